@@ -1,0 +1,76 @@
+# LibTorch as imported targets made by hand, for the pip wheel (CPU or CUDA), an unpacked archive or a
+# cluster module. The wheel's own TorchConfig.cmake wants a full CUDA toolkit, which a machine without
+# GPU has no use for.
+#
+# Looks in TRIREME_TORCH_ROOT, Torch_DIR, CMAKE_PREFIX_PATH and the virtual environment of ./bootstrap.
+# Defines: LibTorch_FOUND, LibTorch_CUDA (whether it is a CUDA build), target trireme::torch and, with
+# CUDA, target trireme::nccl (CUDA runtime + NCCL).
+set(_torch_hints ${TRIREME_TORCH_ROOT} $ENV{TRIREME_TORCH_ROOT})
+if(Torch_DIR)
+  list(APPEND _torch_hints ${Torch_DIR}/../../..)
+endif()
+list(APPEND _torch_hints ${CMAKE_PREFIX_PATH})
+file(GLOB _venv_torch ${CMAKE_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
+list(APPEND _torch_hints ${_venv_torch})
+
+find_path(LibTorch_INCLUDE_DIR torch/csrc/api/include/torch/torch.h
+  HINTS ${_torch_hints} PATH_SUFFIXES include torch/include NO_DEFAULT_PATH)
+if(LibTorch_INCLUDE_DIR)
+  get_filename_component(LibTorch_ROOT ${LibTorch_INCLUDE_DIR} DIRECTORY)
+endif()
+find_library(LibTorch_LIBRARY torch HINTS ${LibTorch_ROOT}/lib NO_DEFAULT_PATH)
+find_library(LibTorch_CPU_LIBRARY torch_cpu HINTS ${LibTorch_ROOT}/lib NO_DEFAULT_PATH)
+find_library(LibTorch_C10_LIBRARY c10 HINTS ${LibTorch_ROOT}/lib NO_DEFAULT_PATH)
+find_library(LibTorch_CUDA_LIBRARY torch_cuda HINTS ${LibTorch_ROOT}/lib NO_DEFAULT_PATH)
+find_library(LibTorch_C10_CUDA_LIBRARY c10_cuda HINTS ${LibTorch_ROOT}/lib NO_DEFAULT_PATH)
+set(LibTorch_VERSION "")
+if(EXISTS ${LibTorch_INCLUDE_DIR}/torch/headeronly/version.h)
+  file(STRINGS ${LibTorch_INCLUDE_DIR}/torch/headeronly/version.h _lines
+    REGEX "define TORCH_VERSION_(MAJOR|MINOR|PATCH) ")
+  string(REGEX REPLACE ".*MAJOR ([0-9]+).*MINOR ([0-9]+).*PATCH ([0-9]+).*" "\\1.\\2.\\3"
+    LibTorch_VERSION "${_lines}")
+endif()
+
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(LibTorch
+  REQUIRED_VARS LibTorch_LIBRARY LibTorch_CPU_LIBRARY LibTorch_C10_LIBRARY LibTorch_INCLUDE_DIR
+  VERSION_VAR LibTorch_VERSION
+  REASON_FAILURE_MESSAGE "Run ./bootstrap, or give TRIREME_TORCH_ROOT (the folder with include/ and lib/).")
+
+if(LibTorch_FOUND AND NOT TARGET trireme::torch)
+  add_library(trireme_libtorch INTERFACE)
+  add_library(trireme::torch ALIAS trireme_libtorch)
+  # -idirafter: the wheel bundles its own fmt, which must not hide the system's from spdlog.
+  target_compile_options(trireme_libtorch INTERFACE
+    "SHELL:-idirafter ${LibTorch_INCLUDE_DIR}"
+    "SHELL:-idirafter ${LibTorch_INCLUDE_DIR}/torch/csrc/api/include")
+  target_link_options(trireme_libtorch INTERFACE "LINKER:-rpath,${LibTorch_ROOT}/lib")
+  target_link_libraries(trireme_libtorch INTERFACE
+    -Wl,--no-as-needed ${LibTorch_LIBRARY} ${LibTorch_CPU_LIBRARY} ${LibTorch_C10_LIBRARY})
+  set(LibTorch_CUDA OFF)
+  if(LibTorch_CUDA_LIBRARY AND LibTorch_C10_CUDA_LIBRARY)
+    set(LibTorch_CUDA ON)
+    get_filename_component(_site ${LibTorch_ROOT} DIRECTORY)
+    find_path(TRIREME_CUDA_INCLUDE cuda_runtime_api.h
+      HINTS $ENV{CUDA_HOME}/include /usr/local/cuda/include ${_site}/nvidia/cu13/include)
+    find_path(TRIREME_NCCL_INCLUDE nccl.h HINTS ${_site}/nvidia/nccl/include $ENV{NCCL_HOME}/include)
+    find_library(TRIREME_CUDART NAMES cudart libcudart.so.13 libcudart.so.12
+      HINTS ${_site}/nvidia/cu13/lib $ENV{CUDA_HOME}/lib64 /usr/local/cuda/lib64)
+    find_library(TRIREME_NCCL NAMES nccl libnccl.so.2
+      HINTS ${_site}/nvidia/nccl/lib $ENV{NCCL_HOME}/lib)
+    foreach(_v TRIREME_CUDA_INCLUDE TRIREME_NCCL_INCLUDE TRIREME_CUDART TRIREME_NCCL)
+      if(NOT ${_v})
+        message(FATAL_ERROR "This LibTorch is a CUDA build, but ${_v} was not found; set it with -D${_v}=…")
+      endif()
+    endforeach()
+    get_filename_component(_cudart_dir ${TRIREME_CUDART} DIRECTORY)
+    get_filename_component(_nccl_dir ${TRIREME_NCCL} DIRECTORY)
+    add_library(trireme_nccl_rt INTERFACE)
+    add_library(trireme::nccl ALIAS trireme_nccl_rt)
+    target_include_directories(trireme_nccl_rt SYSTEM INTERFACE ${TRIREME_CUDA_INCLUDE} ${TRIREME_NCCL_INCLUDE})
+    target_link_libraries(trireme_nccl_rt INTERFACE ${TRIREME_CUDART} ${TRIREME_NCCL})
+    target_link_options(trireme_nccl_rt INTERFACE "LINKER:-rpath,${_cudart_dir}:${_nccl_dir}")
+    target_compile_definitions(trireme_nccl_rt INTERFACE TRIREME_WITH_CUDA=1)
+    target_link_libraries(trireme_libtorch INTERFACE ${LibTorch_CUDA_LIBRARY} ${LibTorch_C10_CUDA_LIBRARY} trireme::nccl)
+  endif()
+endif()

@@ -1,0 +1,13 @@
+#pragma once
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace trireme {
+
+// The string and number attributes of an HDF5 file's root as text, by name: what a latent file says
+// of its own origin. Local. Throws InputError naming the file.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> read_file_attributes(
+    const std::filesystem::path& file);
+}  // namespace trireme

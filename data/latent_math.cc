@@ -1,0 +1,40 @@
+#include "data/latent_math.h"
+
+#include <algorithm>
+
+#include "core/vector_math.h"
+
+namespace trireme {
+namespace {
+constexpr size_t kBlock = 32;  // A constant trip count, so that loops vectorise.
+
+[[gnu::always_inline]] inline float posterior(float mean, float log_variance, float normal) {
+  const float clamped = std::min(std::max(log_variance, -30.0F), 20.0F);
+  return mean + static_cast<float>(vector_math::exp(0.5 * static_cast<double>(clamped))) * normal;
+}
+}  // namespace
+
+void sample_posterior(std::span<const float> mean, std::span<const float> log_variance,
+                      std::span<const float> normals, std::span<float> out) noexcept {
+  size_t i = 0;
+  for (; i + kBlock <= out.size(); i += kBlock) {
+    float block[kBlock];
+    for (size_t j = 0; j < kBlock; ++j) {
+      block[j] = posterior(mean[i + j], log_variance[i + j], normals[i + j]);
+    }
+    std::copy_n(block, kBlock, out.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  for (; i < out.size(); ++i) out[i] = posterior(mean[i], log_variance[i], normals[i]);
+}
+
+void shift_and_scale(std::span<float> values, float shift, float scale) noexcept {
+  for (float& value : values) value = (value - shift) * scale;
+}
+
+void flip_width(const LatentShape& shape, std::span<float> latents) noexcept {
+  const auto width = static_cast<size_t>(shape.width);
+  for (size_t row = 0; row + width <= latents.size(); row += width) {
+    std::ranges::reverse(latents.subspan(row, width));
+  }
+}
+}  // namespace trireme

@@ -1,0 +1,62 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "data/dataset.h"
+#include "data/latent_batch.h"
+#include "data/sampler.h"
+
+namespace trireme {
+
+// How draws become a batch: everything random about a sample.
+struct DrawOptions {
+  uint64_t seed = 0;
+  int64_t num_timesteps = 1000;
+  double caption_dropout = 0.0;
+  double flip = 0.0;
+  double noise_offset = 0.0;
+  bool use_text = true;  // Whether the model has cross-attention.
+};
+
+// Makes the training batch of `draws`. REQUIRES: all of one shape. Local, thread-safe.
+[[nodiscard]] LatentBatch make_training_batch(const LatentDataset& dataset,
+                                              const DrawOptions& options, int64_t step,
+                                              int64_t first_position,
+                                              std::vector<SampleDraw> draws);
+
+// The fixed evaluation batch of `samples` at point `k` of `num_points` spread over the schedule:
+// first caption, no flip, no dropout (docs/randomness.md, "Validation").
+[[nodiscard]] LatentBatch make_evaluation_batch(const LatentDataset& dataset,
+                                                const DrawOptions& options,
+                                                const std::vector<int64_t>& samples, int k,
+                                                int num_points);
+
+// This rank's micro-batches in order, made by a thread ahead of the step.
+class BatchLoader {
+ public:
+  struct Options {
+    DrawOptions draw;
+    int64_t first_step = 1;  // The first step to load.
+    int64_t last_step = 1;   // Inclusive; next() after it is an error.
+    int64_t rank_first = 0;  // This rank's positions [rank_first, rank_first + rank_count).
+    int64_t rank_count = 1;
+    int64_t micro = 1;  // Divides rank_count.
+    int num_ahead = 4;  // Batches kept ready.
+  };
+  // `dataset` and `sampler` outlive the loader.
+  BatchLoader(const LatentDataset& dataset, const GlobalBatchSampler& sampler, Options options);
+  ~BatchLoader();  // Stops the thread.
+  BatchLoader(const BatchLoader&) = delete;
+  BatchLoader& operator=(const BatchLoader&) = delete;
+
+  // Blocks until the next micro-batch is ready. Rethrows what the thread threw.
+  [[nodiscard]] LatentBatch next();
+  // Seconds that next() has waited since the loader began.
+  [[nodiscard]] double wait_seconds() const noexcept;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+}  // namespace trireme

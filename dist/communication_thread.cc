@@ -1,0 +1,135 @@
+#include "dist/communication_thread.h"
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <exception>
+#include <utility>
+
+#include "core/error.h"
+#include "dist/backoff.h"
+
+namespace trireme {
+namespace {
+constexpr double kGraceSeconds = 2.0;  // For work that nobody waits for any more.
+}  // namespace
+
+class CommunicationThread::Task {
+ public:
+  explicit Task(std::function<void()> operation) : operation_(std::move(operation)) {}
+
+  // What it threw, if anything; finish() follows.
+  [[nodiscard]] std::exception_ptr run() const noexcept {
+    try {
+      operation_();
+    } catch (...) {
+      return std::current_exception();
+    }
+    return nullptr;
+  }
+  void finish(std::exception_ptr error) {
+    error_ = std::move(error);
+    done_.store(1, std::memory_order_release);
+    done_.notify_all();
+  }
+  void wait() {
+    done_.wait(0, std::memory_order_acquire);
+    if (error_) std::rethrow_exception(error_);
+  }
+  [[nodiscard]] bool is_done() const noexcept { return done_.load(std::memory_order_acquire) != 0; }
+
+ private:
+  std::function<void()> operation_;
+  std::exception_ptr error_;
+  std::atomic<int> done_{0};
+};
+
+class CommunicationThread::TaskWork final : public Work {
+ public:
+  TaskWork(CommunicationThread& owner, std::shared_ptr<Task> task)
+      : owner_(owner), task_(std::move(task)) {}
+  ~TaskWork() override {
+    Backoff backoff;
+    while (!task_->is_done() && backoff.seconds() < kGraceSeconds) backoff.pause();
+    if (!task_->is_done()) owner_.abandon();
+  }
+  TaskWork(const TaskWork&) = delete;
+  TaskWork& operator=(const TaskWork&) = delete;
+  void wait() override { task_->wait(); }
+  [[nodiscard]] bool is_done() override { return task_->is_done(); }
+
+ private:
+  CommunicationThread& owner_;
+  std::shared_ptr<Task> task_;
+};
+
+CommunicationThread::CommunicationThread(std::function<void()> interrupt)
+    : interrupt_(std::move(interrupt)) {
+  // Signals are for the thread that started this one.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+CommunicationThread::~CommunicationThread() {
+  bool unfinished = false;
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+    unfinished = busy_ || !tasks_.empty();
+  }
+  if (unfinished) abandon();
+  queued_.notify_all();
+  thread_.join();
+}
+
+std::unique_ptr<Work> CommunicationThread::start(std::function<void()> operation) {
+  auto task = std::make_shared<Task>(std::move(operation));
+  {
+    const std::lock_guard lock(mutex_);
+    if (failure_) std::rethrow_exception(failure_);
+    tasks_.push_back(task);
+  }
+  queued_.notify_one();
+  return std::make_unique<TaskWork>(*this, std::move(task));
+}
+
+void CommunicationThread::abandon() noexcept {
+  interrupt_();
+  std::deque<std::shared_ptr<Task>> dropped;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!failure_)
+      failure_ = std::make_exception_ptr(LostError("This rank gave up its collectives."));
+    dropped.swap(tasks_);
+  }
+  for (const auto& task : dropped) task->finish(failure_);
+}
+
+void CommunicationThread::run() {
+  use_fine_timers();
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    busy_ = false;
+    queued_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
+    if (tasks_.empty()) return;
+    const std::shared_ptr<Task> task = tasks_.front();
+    tasks_.pop_front();
+    busy_ = true;
+    if (failure_) {
+      task->finish(failure_);
+      continue;
+    }
+    lock.unlock();
+    const std::exception_ptr error = task->run();
+    lock.lock();
+    if (error && !failure_) failure_ = error;  // Before its waiter wakes and starts something more.
+    lock.unlock();
+    task->finish(error);
+    lock.lock();
+  }
+}
+}  // namespace trireme

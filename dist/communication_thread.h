@@ -1,0 +1,49 @@
+#pragma once
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+#include "dist/work.h"
+
+namespace trireme {
+
+// Executes collectives one after the other on a thread of its own, so that they overlap with
+// compute. Internal to dist/. After the first operation that throws, all later ones fail with the
+// same error.
+class CommunicationThread {
+ public:
+  // `interrupt` makes an operation in progress throw soon; called when its result is given up.
+  explicit CommunicationThread(std::function<void()> interrupt);
+  ~CommunicationThread();  // Interrupts what is unfinished, and joins.
+  CommunicationThread(const CommunicationThread&) = delete;
+  CommunicationThread& operator=(const CommunicationThread&) = delete;
+
+  // Queues `operation`. Destroying its Work without wait() waits a moment, then interrupts it.
+  [[nodiscard]] std::unique_ptr<Work> start(std::function<void()> operation);
+  void abandon() noexcept;  // Interrupts, and makes everything queued fail.
+
+ private:
+  class Task;
+  class TaskWork;
+  void run();
+
+  std::function<void()> interrupt_;
+  std::mutex mutex_;
+  std::condition_variable queued_;
+  std::deque<std::shared_ptr<Task>> tasks_;
+  std::exception_ptr failure_;  // Of the thread; guarded by mutex_.
+  bool stopping_ = false;
+  bool busy_ = false;
+  std::thread thread_;
+};
+
+// Work that was done when it was issued.
+class FinishedWork final : public Work {
+ public:
+  void wait() override {}
+  [[nodiscard]] bool is_done() override { return true; }
+};
+}  // namespace trireme

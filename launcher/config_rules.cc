@@ -1,0 +1,126 @@
+#include "launcher/config_rules.h"
+
+#include <bit>
+#include <regex>
+
+#include "core/error.h"
+
+namespace trireme {
+namespace {
+class Rules {
+ public:
+  Rules(const Config& config, const std::string& file, const PlaceOfKey& place)
+      : config_(config), file_(file), place_(place) {}
+
+  // `what` completes "exactly one of A and B must be set".
+  void exactly_one(std::string_view first, bool has_first, std::string_view second,
+                   bool has_second) const {
+    if (has_first != has_second) return;
+    const std::string pair = std::string(first) + " and " + std::string(second);
+    if (has_first)
+      fail(second, "both " + pair + " are set; exactly one must be. Remove one of them");
+    fail({}, "neither " + std::string(first) + " nor " + std::string(second) +
+                 " is set; exactly one must be. Add one of them");
+  }
+
+  [[noreturn]] void fail(std::string_view key, const std::string& text) const {
+    const std::string place = key.empty() ? std::string() : place_(key);
+    throw UsageError((place.empty() ? file_ : place) + ": " + text + ".");
+  }
+
+  void check_pairs() const {
+    const auto& c = config_;
+    exactly_one("run.steps", c.run.steps > 0, "run.epochs", c.run.epochs > 0);
+    exactly_one("batch.global", c.batch.global > 0, "batch.per_rank", c.batch.per_rank > 0);
+    exactly_one("model.weights", !c.model.weights.empty(), "model.config", !c.model.config.empty());
+    if (!c.data.validation.empty() && c.data.validation_fraction > 0) {
+      fail("data.validation_fraction",
+           "both data.validation and data.validation_fraction are set; at most one may be. Remove "
+           "one of them");
+    }
+  }
+
+  void check_lists() const {
+    const auto& c = config_;
+    if (c.data.train.empty()) {
+      fail("data.train",
+           "data.train names no file. Set it to a list of HDF5 files, [\"train.h5\"]");
+    }
+    for (const auto& [key, list] :
+         {std::pair{"data.train", &c.data.train}, std::pair{"data.validation", &c.data.validation},
+          std::pair{"adapter.targets", &c.adapter.targets},
+          std::pair{"freeze.patterns", &c.freeze.patterns}}) {
+      for (const auto& item : *list) {
+        if (item.empty()) fail(key, std::string(key) + " holds an empty string. Remove it");
+      }
+    }
+    if (c.run.name.empty()) fail("run.name", "run.name is empty. Give the run a name");
+  }
+
+  void check_patterns() const {
+    constexpr size_t kMaxLength = 1000;
+    for (const auto& pattern : config_.freeze.patterns) {
+      if (pattern.size() > kMaxLength) {
+        fail("freeze.patterns", "a pattern of freeze.patterns has " +
+                                    std::to_string(pattern.size()) + " characters; at most " +
+                                    std::to_string(kMaxLength) + " are allowed");
+      }
+      try {
+        (void)std::regex(pattern);
+      } catch (const std::regex_error& error) {
+        fail("freeze.patterns", "freeze.patterns: '" + pattern + "' is not a regular expression (" +
+                                    error.what() + "). A literal dot is written \"\\\\.\"");
+      }
+    }
+  }
+
+  void check_combinations() const {
+    const auto& c = config_;
+    if (c.parallel.shards > 0 && !std::has_single_bit(static_cast<uint64_t>(c.parallel.shards))) {
+      fail("parallel.shards",
+           "parallel.shards is " + std::to_string(c.parallel.shards) +
+               ", but must be 0 or a power of two, such as " +
+               std::to_string(std::bit_floor(static_cast<uint64_t>(c.parallel.shards))));
+    }
+    if (c.optim.name == OptimizerName::kSgd && c.optim.nesterov && c.optim.momentum <= 0) {
+      fail("optim.nesterov",
+           "optim.nesterov needs optim.momentum above 0. Set optim.momentum, or nesterov = false");
+    }
+    if (c.early_stopping.patience > 0) check_early_stopping();
+  }
+
+  void check_early_stopping() const {
+    const auto& c = config_;
+    if (c.eval.every_steps == 0) {
+      fail("early_stopping.patience",
+           "early_stopping.patience is set, but eval.every_steps = 0 turns evaluation off. Set "
+           "eval.every_steps");
+    }
+    if (c.data.validation.empty() && c.data.validation_fraction == 0) {
+      fail(
+          "early_stopping.patience",
+          "early_stopping.patience is set, but there is no validation data. Set data.validation or "
+          "data.validation_fraction");
+    }
+    if (c.early_stopping.metric == "val_loss_ema" && c.ema.decay == 0) {
+      fail("early_stopping.metric",
+           "early_stopping.metric = \"val_loss_ema\" needs an average of the weights. Set "
+           "ema.decay");
+    }
+  }
+
+ private:
+  const Config& config_;
+  const std::string& file_;
+  const PlaceOfKey& place_;
+};
+}  // namespace
+
+void check_config_rules(const Config& config, const std::string& file, const PlaceOfKey& place) {
+  const Rules rules(config, file, place);
+  rules.check_pairs();
+  rules.check_lists();
+  rules.check_patterns();
+  rules.check_combinations();
+}
+}  // namespace trireme

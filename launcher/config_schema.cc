@@ -1,0 +1,318 @@
+#include "launcher/config_schema.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <utility>
+
+#include "core/error.h"
+
+namespace trireme {
+namespace {
+template <typename T>
+struct Names;
+template <>
+struct Names<Prediction> {
+  static constexpr std::array<std::string_view, 4> kAll = {"epsilon", "v_prediction", "sample",
+                                                           "flow"};
+};
+template <>
+struct Names<BetaSchedule> {
+  static constexpr std::array<std::string_view, 4> kAll = {"linear", "scaled_linear",
+                                                           "squaredcos_cap_v2", "sigmoid"};
+};
+template <>
+struct Names<OptimizerName> {
+  static constexpr std::array<std::string_view, 7> kAll = {"adamw", "adam", "sgd",      "lamb",
+                                                           "lars",  "lion", "adafactor"};
+};
+template <>
+struct Names<LrScaling> {
+  static constexpr std::array<std::string_view, 4> kAll = {"linear", "sqrt", "power", "sqrt_adam"};
+};
+template <>
+struct Names<LrScheduleName> {
+  static constexpr std::array<std::string_view, 5> kAll = {"constant", "linear", "cosine",
+                                                           "polynomial", "wsd"};
+};
+template <>
+struct Names<Precision> {
+  static constexpr std::array<std::string_view, 3> kAll = {"fp32", "bf16", "fp16"};
+};
+
+template <typename T>
+ConfigValue to_value(const T& field) {
+  if constexpr (std::is_enum_v<T>) {
+    return std::string(Names<T>::kAll.at(static_cast<size_t>(field)));
+  } else if constexpr (std::is_same_v<T, uint64_t>) {
+    return static_cast<int64_t>(field);
+  } else {
+    return field;
+  }
+}
+
+template <typename T>
+void from_value(const ConfigValue& value, T& field) {
+  if constexpr (std::is_enum_v<T>) {
+    const auto found = std::ranges::find(Names<T>::kAll, std::get<std::string>(value));
+    check(found != Names<T>::kAll.end(), "an enumerator's name");
+    field = static_cast<T>(found - Names<T>::kAll.begin());
+  } else if constexpr (std::is_same_v<T, uint64_t>) {
+    field = static_cast<uint64_t>(std::get<int64_t>(value));
+  } else {
+    field = std::get<T>(value);
+  }
+}
+
+template <typename Table, typename T>
+T field_type(T Table::*);
+
+// `options` bears what differs from the defaults of ConfigKey.
+template <auto kTable, auto kField>
+ConfigKey key(std::string_view name, ConfigKey options = {}) {
+  using T = decltype(field_type(kField));
+  options.name = name;
+  if constexpr (std::is_enum_v<T>)
+    options.choices.assign(Names<T>::kAll.begin(), Names<T>::kAll.end());
+  options.get = [](const Config& config) { return to_value(config.*kTable.*kField); };
+  options.set = [](Config& config, const ConfigValue& value) {
+    from_value(value, config.*kTable.*kField);
+  };
+  return options;
+}
+
+using Ends = ConfigRange::Ends;
+constexpr auto kFree = Trajectory::kFree;
+constexpr auto kUnlessDefault = ConfigKey::Presence::kUnlessDefault;
+constexpr double kMaxCount = 1e12;
+constexpr ConfigRange kPositive = {.low = 0, .ends = Ends::kLowOut};
+constexpr ConfigRange kNotNegative = {.low = 0};
+constexpr ConfigRange kProbability = {.low = 0, .high = 1};
+constexpr ConfigRange kBelowOne = {.low = 0, .high = 1, .ends = Ends::kHighOut};
+constexpr ConfigRange kInsideUnit = {.low = 0, .high = 1, .ends = Ends::kBothOut};
+constexpr ConfigRange kCount = {.low = 1, .high = kMaxCount};
+constexpr ConfigRange kCountOrOff = {.low = 0, .high = kMaxCount};
+
+std::vector<ConfigKey> run_keys() {
+  using C = Config;
+  using R = RunOptions;
+  using M = ModelOptions;
+  using D = DataOptions;
+  using B = BatchOptions;
+  return {
+      key<&C::run, &R::name>("run.name", {.trajectory = kFree}),
+      key<&C::run, &R::dir>("run.dir", {.trajectory = kFree}),
+      key<&C::run, &R::seed>("run.seed", {.range = kNotNegative}),
+      key<&C::run, &R::steps>("run.steps", {.range = kCount, .presence = kUnlessDefault}),
+      key<&C::run, &R::epochs>(
+          "run.epochs",
+          {.range = {.low = 0, .high = 1e9, .ends = Ends::kLowOut}, .presence = kUnlessDefault}),
+      key<&C::model, &M::weights>("model.weights", {.presence = kUnlessDefault}),
+      key<&C::model, &M::config>("model.config", {.presence = kUnlessDefault}),
+      key<&C::model, &M::dropout>("model.dropout", {.range = kBelowOne}),
+      key<&C::data, &D::train>("data.train"),
+      key<&C::data, &D::validation>("data.validation",
+                                    {.trajectory = Trajectory::kWithEarlyStopping}),
+      key<&C::data, &D::validation_fraction>("data.validation_fraction", {.range = kBelowOne}),
+      key<&C::data, &D::shuffle>("data.shuffle"),
+      key<&C::data, &D::caption_dropout>("data.caption_dropout", {.range = kProbability}),
+      key<&C::data, &D::flip>("data.flip", {.range = kProbability}),
+      key<&C::batch, &B::global>("batch.global",
+                                 {.range = {.low = 1, .high = 1e9}, .presence = kUnlessDefault}),
+      key<&C::batch, &B::per_rank>("batch.per_rank",
+                                   {.range = {.low = 1, .high = 1e6}, .presence = kUnlessDefault}),
+      key<&C::batch, &B::micro>("batch.micro", {.range = {.low = 0, .high = 1e6}}),
+  };
+}
+
+std::vector<ConfigKey> objective_keys() {
+  using C = Config;
+  using O = ObjectiveOptions;
+  using N = NoiseOptions;
+  return {
+      key<&C::objective, &O::prediction>("objective.prediction"),
+      key<&C::objective, &O::snr_gamma>("objective.snr_gamma", {.range = kNotNegative}),
+      key<&C::objective, &O::noise_offset>("objective.noise_offset", {.range = kNotNegative}),
+      key<&C::noise, &N::schedule>("noise.schedule"),
+      key<&C::noise, &N::beta_start>("noise.beta_start", {.range = kInsideUnit}),
+      key<&C::noise, &N::beta_end>("noise.beta_end", {.range = kInsideUnit}),
+      key<&C::noise, &N::timesteps>("noise.timesteps", {.range = {.low = 1, .high = 1e6}}),
+      key<&C::noise, &N::rescale_zero_terminal_snr>("noise.rescale_zero_terminal_snr"),
+  };
+}
+
+std::vector<ConfigKey> optim_keys() {
+  using C = Config;
+  using O = OptimOptions;
+  using L = LrScheduleOptions;
+  return {
+      key<&C::optim, &O::name>("optim.name"),
+      key<&C::optim, &O::lr>("optim.lr", {.range = kPositive}),
+      key<&C::optim, &O::betas>("optim.betas", {.range = kBelowOne}),
+      key<&C::optim, &O::momentum>("optim.momentum", {.range = kBelowOne}),
+      key<&C::optim, &O::nesterov>("optim.nesterov"),
+      key<&C::optim, &O::eps>("optim.eps", {.range = kNotNegative}),
+      key<&C::optim, &O::weight_decay>("optim.weight_decay", {.range = kNotNegative}),
+      key<&C::optim, &O::max_grad_norm>("optim.max_grad_norm", {.range = kNotNegative}),
+      key<&C::optim, &O::lr_base_batch>("optim.lr_base_batch", {.range = kCountOrOff}),
+      key<&C::optim, &O::lr_scaling>("optim.lr_scaling"),
+      key<&C::optim, &O::lr_scaling_power>("optim.lr_scaling_power",
+                                           {.range = {.low = 0, .high = 4}}),
+      key<&C::lr_schedule, &L::name>("lr_schedule.name"),
+      key<&C::lr_schedule, &L::warmup_steps>("lr_schedule.warmup_steps", {.range = kCountOrOff}),
+      key<&C::lr_schedule, &L::min_lr_ratio>("lr_schedule.min_lr_ratio", {.range = kProbability}),
+      key<&C::lr_schedule, &L::power>("lr_schedule.power", {.range = kPositive}),
+      key<&C::lr_schedule, &L::decay_fraction>("lr_schedule.decay_fraction",
+                                               {.range = kProbability}),
+  };
+}
+
+std::vector<ConfigKey> weights_keys() {
+  using C = Config;
+  using A = AdapterOptions;
+  using S = EarlyStoppingOptions;
+  return {
+      key<&C::adapter, &A::type>("adapter.type", {.choices = {"none", "lora"}}),
+      key<&C::adapter, &A::rank>("adapter.rank", {.range = {.low = 1, .high = 65536}}),
+      key<&C::adapter, &A::alpha>("adapter.alpha", {.range = kPositive}),
+      key<&C::adapter, &A::targets>("adapter.targets"),
+      key<&C::adapter, &A::dropout>("adapter.dropout", {.range = kBelowOne}),
+      key<&C::freeze, &FreezeOptions::patterns>("freeze.patterns"),
+      key<&C::early_stopping, &S::metric>("early_stopping.metric",
+                                          {.choices = {"val_loss", "val_loss_ema"}}),
+      key<&C::early_stopping, &S::patience>("early_stopping.patience", {.range = kCountOrOff}),
+      key<&C::early_stopping, &S::min_delta>("early_stopping.min_delta", {.range = kNotNegative}),
+      key<&C::ema, &EmaOptions::decay>("ema.decay", {.range = kBelowOne}),
+  };
+}
+
+std::vector<ConfigKey> machinery_keys() {
+  using C = Config;
+  using P = ParallelOptions;
+  using S = SampleOptions;
+  constexpr auto kWithEarlyStopping = Trajectory::kWithEarlyStopping;
+  return {
+      key<&C::parallel, &P::shards>("parallel.shards", {.range = {.low = 0, .high = 1 << 20}}),
+      key<&C::parallel, &P::shard_optimizer>("parallel.shard_optimizer", {.trajectory = kFree}),
+      key<&C::parallel, &P::backend>(
+          "parallel.backend", {.trajectory = kFree, .choices = {"auto", "nccl", "shm", "mpi"}}),
+      key<&C::parallel, &P::precision>("parallel.precision"),
+      key<&C::checkpoint, &CheckpointOptions::every_steps>(
+          "checkpoint.every_steps", {.trajectory = kFree, .range = kCountOrOff}),
+      key<&C::checkpoint, &CheckpointOptions::keep>("checkpoint.keep",
+                                                    {.trajectory = kFree, .range = kCountOrOff}),
+      key<&C::eval, &EvalOptions::every_steps>(
+          "eval.every_steps", {.trajectory = kWithEarlyStopping, .range = kCountOrOff}),
+      key<&C::eval, &EvalOptions::timesteps>(
+          "eval.timesteps", {.trajectory = kWithEarlyStopping, .range = {.low = 1, .high = 10000}}),
+      key<&C::sample, &S::prompts>("sample.prompts", {.trajectory = kFree}),
+      key<&C::sample, &S::count>("sample.count",
+                                 {.trajectory = kFree, .range = {.low = 0, .high = 65536}}),
+      key<&C::sample, &S::steps>("sample.steps",
+                                 {.trajectory = kFree, .range = {.low = 1, .high = 1e6}}),
+      key<&C::sample, &S::guidance>("sample.guidance",
+                                    {.trajectory = kFree, .range = kNotNegative}),
+      key<&C::sample, &S::seed>("sample.seed", {.trajectory = kFree, .range = kNotNegative}),
+      key<&C::sample, &S::vae>("sample.vae", {.trajectory = kFree}),
+  };
+}
+
+std::vector<ConfigKey> make_schema() {
+  std::vector<ConfigKey> keys;
+  for (auto part : {run_keys(), objective_keys(), optim_keys(), weights_keys(), machinery_keys()}) {
+    keys.insert(keys.end(), part.begin(), part.end());
+  }
+  return keys;
+}
+
+std::string number_text(double value) {
+  char buffer[64];
+  const double size = std::abs(value);
+  const auto format = size == 0 || (size >= 1e-6 && size < 1e15) ? std::chars_format::fixed
+                                                                 : std::chars_format::scientific;
+  const auto end = std::to_chars(buffer, buffer + sizeof(buffer), value, format).ptr;
+  return {buffer, end};
+}
+
+std::string float_text(double value) {
+  std::string text = number_text(value);
+  if (text.find_first_of(".en") == std::string::npos) text += ".0";
+  return text;
+}
+
+std::string quoted(std::string_view text) {
+  static constexpr char kHex[] = "0123456789ABCDEF";
+  std::string result = "\"";
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      result += '\\';
+      result += c;
+    } else if (byte < 0x20 || byte == 0x7f) {
+      result += "\\u00";
+      result += kHex[byte >> 4];
+      result += kHex[byte & 15];
+    } else {
+      result += c;
+    }
+  }
+  return result + '"';
+}
+
+struct TomlWriter {
+  std::string operator()(bool value) const { return value ? "true" : "false"; }
+  std::string operator()(int64_t value) const { return std::to_string(value); }
+  std::string operator()(double value) const { return float_text(value); }
+  std::string operator()(const std::string& value) const { return quoted(value); }
+  std::string operator()(const std::vector<std::string>& value) const {
+    std::string text = "[";
+    for (const auto& item : value) text += (text.size() > 1 ? ", " : "") + quoted(item);
+    return text + "]";
+  }
+  std::string operator()(const std::array<double, 2>& value) const {
+    return "[" + float_text(value[0]) + ", " + float_text(value[1]) + "]";
+  }
+};
+}  // namespace
+
+bool ConfigRange::contains(double value) const noexcept {
+  if (!std::isfinite(value)) return false;
+  const bool low_out = ends == Ends::kLowOut || ends == Ends::kBothOut;
+  const bool high_out = ends == Ends::kHighOut || ends == Ends::kBothOut;
+  return (low_out ? value > low : value >= low) && (high_out ? value < high : value <= high);
+}
+
+std::string ConfigRange::text() const {
+  const bool low_out = ends == Ends::kLowOut || ends == Ends::kBothOut;
+  const bool high_out = ends == Ends::kHighOut || ends == Ends::kBothOut;
+  if (std::isinf(low) && std::isinf(high)) return "finite";
+  if (std::isinf(high)) return (low_out ? "greater than " : "at least ") + number_text(low);
+  return (low_out ? "in (" : "in [") + number_text(low) + ", " + number_text(high) +
+         (high_out ? ")" : "]");
+}
+
+std::string ConfigKey::type_name() const {
+  struct Namer {
+    std::string operator()(bool) const { return "true or false"; }
+    std::string operator()(int64_t) const { return "an integer"; }
+    std::string operator()(double) const { return "a number"; }
+    std::string operator()(const std::string&) const { return "a string"; }
+    std::string operator()(const std::vector<std::string>&) const { return "a list of strings"; }
+    std::string operator()(const std::array<double, 2>&) const { return "a list of two numbers"; }
+  };
+  return std::visit(Namer{}, get(Config{}));
+}
+
+const std::vector<ConfigKey>& config_schema() {
+  static const std::vector<ConfigKey> schema = make_schema();
+  return schema;
+}
+
+const ConfigKey* find_config_key(std::string_view name) {
+  const auto& schema = config_schema();
+  const auto found = std::ranges::find(schema, name, &ConfigKey::name);
+  return found == schema.end() ? nullptr : &*found;
+}
+
+std::string toml_text(const ConfigValue& value) { return std::visit(TomlWriter{}, value); }
+}  // namespace trireme

@@ -1,0 +1,32 @@
+#include <functional>
+
+#include <CLI/CLI.hpp>
+
+#include "launcher/command_line.h"
+#include "launcher/verbs.h"
+
+int main(int argc, char** argv) {
+  CLI::App app("Trireme fine-tunes latent diffusion models on many ranks (MPI, NCCL, HDF5).",
+               "trireme");
+  app.set_version_flag("--version", "trireme " TRIREME_VERSION);
+  app.require_subcommand(1);
+  app.footer(
+      "trireme VERB --help shows one verb. Example:\n"
+      "  trireme launch configs/demo.toml -n 2\n"
+      "Exit codes: 0 done, 2 usage, 3 input file, 4 rank or network lost, 5 diverged, 75 stopped "
+      "after a checkpoint.");
+
+  std::function<int()> action;
+  trireme::add_train_verb(app, action);
+  trireme::add_launch_verb(app, action);
+  trireme::add_inspect_verb(app, action);
+  trireme::add_check_verb(app, action);
+  trireme::add_eval_verb(app, action);
+  trireme::add_sample_verb(app, action);
+  trireme::add_export_verb(app, action);
+
+  return trireme::run_reporting_errors([&] {
+    const int code = trireme::parse_command_line(app, argc, argv);
+    return code >= 0 ? code : action();
+  });
+}

@@ -1,0 +1,192 @@
+#include "launcher/sample_comparison.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <span>
+
+#include <torch/torch.h>
+
+#include "core/error.h"
+#include "trainer/evaluate/sample_grid.h"
+#include "trainer/evaluate/validation.h"
+
+namespace trireme {
+namespace {
+constexpr int64_t kMaxCompared = 100000;
+
+at::Tensor text_row(const LatentDataset& data, int64_t row) {
+  const auto text = data.text();
+  auto embeds = torch::empty({1, text->length, text->width});
+  data.read_prompt_embeds(row,
+                          std::span(embeds.data_ptr<float>(), static_cast<size_t>(embeds.numel())));
+  return embeds;
+}
+
+std::string caption_of(const LatentDataset& data, int64_t sample) {
+  return data.text() ? data.caption(data.caption_rows(sample).front()) : data.id(sample);
+}
+
+// Posterior mean, scaled: (elements).
+std::vector<float> latent_mean(const LatentDataset& data, int64_t sample, size_t num_elements) {
+  std::vector<float> latent(num_elements);
+  const std::vector<float> zeros(data.is_moments(sample) ? num_elements : 0, 0.0F);
+  data.read_latent(sample, zeros, latent);
+  return latent;
+}
+
+// Of the first class, so that all pictures have one size.
+std::vector<int64_t> choose_samples(const Session& session, int64_t count) {
+  const auto& data = session.validation_dataset();
+  const Split everything(data.classes());
+  const bool own_files = session.validation_files != nullptr;
+  const int64_t available =
+      own_files ? everything.num_training(0) : session.split->num_validation(0);
+  std::vector<int64_t> samples;
+  const int64_t chosen = std::min(count, available);
+  for (int64_t i = 0; i < chosen; ++i) {
+    const int64_t k = i * available / chosen;
+    samples.push_back(own_files ? everything.training_sample(0, k)
+                                : session.split->validation_sample(0, k));
+  }
+  return samples;
+}
+
+SamplePrompts prompts_of(const Session& session, const std::vector<int64_t>& samples) {
+  const auto& data = session.validation_dataset();
+  SamplePrompts prompts;
+  prompts.shape = data.classes().front().shape;
+  std::vector<at::Tensor> embeds;
+  for (const int64_t sample : samples) {
+    prompts.captions.push_back(caption_of(data, sample));
+    if (!session.draw.use_text) continue;
+    embeds.push_back(text_row(data, data.caption_rows(sample).front()));
+    if (!prompts.empty_embeds.defined())
+      prompts.empty_embeds = text_row(data, data.empty_prompt_row(sample));
+  }
+  if (!embeds.empty()) prompts.embeds = torch::cat(embeds);
+  return prompts;
+}
+
+at::Tensor real_latents(const Session& session, const std::vector<int64_t>& samples,
+                        const LatentShape& shape) {
+  std::vector<at::Tensor> latents;
+  for (const int64_t sample : samples) {
+    auto mean = latent_mean(session.validation_dataset(), sample,
+                            static_cast<size_t>(shape.num_elements()));
+    latents.push_back(torch::tensor(mean).view({1, shape.channels, shape.height, shape.width}));
+  }
+  return torch::cat(latents);
+}
+
+struct Nearest {
+  double distance = std::numeric_limits<double>::infinity();
+  int64_t sample = -1;
+};
+
+double root_mean_square(std::span<const float> a, std::span<const float> b) {
+  double sum = 0.0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
+    sum += difference * difference;
+  }
+  return std::sqrt(sum / static_cast<double>(a.size()));
+}
+
+// For each of `latents` (n, C, H, W) the nearest training latent of the same shape.
+std::vector<Nearest> find_nearest(const Session& session, const at::Tensor& latents,
+                                  const LatentShape& shape, int64_t* num_compared) {
+  const auto size = static_cast<size_t>(shape.num_elements());
+  const at::Tensor flat = latents.contiguous();
+  std::vector<Nearest> nearest(static_cast<size_t>(latents.size(0)));
+  const auto& classes = session.dataset->classes();
+  for (size_t c = 0; c < classes.size(); ++c) {
+    if (classes[c].shape != shape) continue;
+    const int64_t available = session.split->num_training(c);
+    *num_compared = std::min(available, kMaxCompared);
+    for (int64_t k = 0; k < *num_compared; ++k) {
+      const int64_t sample = session.split->training_sample(c, k * available / *num_compared);
+      const auto training = latent_mean(*session.dataset, sample, size);
+      for (size_t i = 0; i < nearest.size(); ++i) {
+        const double distance =
+            root_mean_square(std::span(flat.data_ptr<float>() + i * size, size), training);
+        if (distance < nearest[i].distance) nearest[i] = {distance, sample};
+      }
+    }
+  }
+  return nearest;
+}
+
+void put_back_first_model(Session& session) {
+  const Config& config = session.config;
+  session.model = config.model.weights.empty()
+                      ? make_model(config.model.config, config.model.dropout, config.run.seed)
+                      : load_model(config.model.weights, config.model.dropout);
+  session.model->to_device(session.device);
+}
+
+void interleave(const std::vector<std::vector<Image>>& columns, std::vector<Image>& images) {
+  for (size_t row = 0; row < columns.front().size(); ++row) {
+    for (const auto& column : columns) images.push_back(column[row]);
+  }
+}
+}  // namespace
+
+SampleComparison compare_samples(MpiEnvironment& mpi, Session& session,
+                                 const std::filesystem::path& vae) {
+  SampleComparison result;
+  std::vector<int64_t> samples;
+  SamplePrompts prompts;
+  mpi.run_on_all_ranks([&] {
+    if (session.num_validation() == 0) {
+      throw UsageError(
+          "--compare needs validation data, for captions that were never trained. Give some with "
+          "--set "
+          "'data.validation=[\"val.h5\"]'.");
+    }
+    samples = choose_samples(session, session.config.sample.count);
+    if (samples.empty())
+      throw UsageError("the first resolution of the data has no validation samples to compare.");
+    prompts = prompts_of(session, samples);
+  });
+  const at::Tensor after = sample_latents(mpi, session, prompts);
+  result.loss_after = evaluate_validation(mpi, session).loss;
+  mpi.run_on_all_ranks([&] { put_back_first_model(session); });
+  const at::Tensor before = sample_latents(mpi, session, prompts);
+  result.loss_before = evaluate_validation(mpi, session).loss;
+
+  mpi.run_on_all_ranks([&] {
+    if (mpi.rank() != 0) return;
+    const at::Tensor real = real_latents(session, samples, prompts.shape);
+    const auto nearest = find_nearest(session, after, prompts.shape, &result.num_compared);
+    const auto nearest_real = find_nearest(session, real, prompts.shape, &result.num_compared);
+    result.num_training = session.num_training();
+    for (size_t i = 0; i < samples.size(); ++i) {
+      result.rows.push_back({.caption = prompts.captions[i],
+                             .distance = nearest[i].distance,
+                             .distance_real = nearest_real[i].distance,
+                             .nearest = nearest[i].sample < 0
+                                            ? ""
+                                            : caption_of(*session.dataset, nearest[i].sample)});
+    }
+    interleave({decode_images(vae, before), decode_images(vae, after), decode_images(vae, real)},
+               result.images);
+  });
+  return result;
+}
+
+void report(const SampleComparison& comparison, ReportTable& table) {
+  table.row("validation loss", format_number(comparison.loss_before) + " before, " +
+                                   format_number(comparison.loss_after) + " after");
+  table.row("compared with", format_plural(comparison.num_compared, "training latent") +
+                                 (comparison.num_compared < comparison.num_training
+                                      ? " of " + format_count(comparison.num_training)
+                                      : ""));
+  table.heading("distance to the nearest training picture (root mean square of latents)");
+  for (const auto& row : comparison.rows) {
+    table.row(one_line(row.caption, 40),
+              format_number(row.distance) + " from \"" + one_line(row.nearest, 40) +
+                  "\"; the real picture's nearest is at " + format_number(row.distance_real));
+  }
+}
+}  // namespace trireme

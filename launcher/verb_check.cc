@@ -1,0 +1,213 @@
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <regex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <unistd.h>
+
+#include "core/error.h"
+#include "launcher/check_advice.h"
+#include "launcher/command_line.h"
+#include "launcher/report_table.h"
+#include "launcher/verbs.h"
+#include "trainer/run_plan.h"
+#include "trainer/session.h"
+
+namespace trireme {
+namespace {
+namespace fs = std::filesystem;
+
+// Latents are read and checked up to that many; beyond it, evenly spread ones.
+constexpr int64_t kNumLatentsChecked = 20000;
+
+struct CheckArguments {
+  ConfigArguments config;
+  int ranks = 1;
+};
+
+// That a run could be started in the run directory, as far as can be said without making it.
+void check_run_dir(const Config& config) {
+  const fs::path wanted = config.run.dir.empty() ? "runs/" + config.run.name : config.run.dir;
+  fs::path folder = fs::absolute(wanted);
+  std::error_code error;
+  while (!fs::exists(fs::symlink_status(folder, error)) && folder.has_relative_path()) {
+    folder = folder.parent_path();
+  }
+  if (!fs::is_directory(folder, error) || ::access(folder.c_str(), W_OK | X_OK) != 0) {
+    throw UsageError(
+        "the run directory " + wanted.string() + " cannot be written: " + folder.string() +
+        (fs::is_directory(folder, error) ? " may not be written to" : " is not a folder") +
+        ". Choose another with run.dir or --run-dir.");
+  }
+  if (!fs::exists(wanted / "config.toml", error)) return;
+  const Config then = load_config(wanted / "config.toml").config;
+  const ConfigDifference difference = compare_for_resume(config, then);
+  if (difference.keys.empty()) return;
+  std::string keys;
+  for (const auto& key : difference.keys) keys += (keys.empty() ? "" : "; ") + key;
+  throw UsageError("the folder " + wanted.string() +
+                   " holds a run of another configuration: " + keys +
+                   ". Set these back, choose another --run-dir, or start over with --fresh.");
+}
+
+// Reads latents as training would: checksums, finite values. Returns how many.
+int64_t check_latents(const LatentDataset& dataset) {
+  const int64_t total = dataset.num_samples();
+  const int64_t count = std::min(total, kNumLatentsChecked);
+  std::vector<float> latent;
+  std::vector<float> normals;
+  for (const ShapeClass& shape_class : dataset.classes()) {
+    latent.resize(static_cast<size_t>(shape_class.shape.num_elements()));
+    normals.assign(latent.size(), 0.0F);
+    for (const auto& range : shape_class.ranges) {
+      const int64_t stride = std::max<int64_t>(total / count, 1);
+      for (int64_t i = range.first; i < range.first + range.count; i += stride) {
+        const bool moments = dataset.is_moments(i);
+        dataset.read_latent(i, moments ? normals : std::span<const float>(), latent);
+      }
+    }
+  }
+  return count;
+}
+
+struct ParameterCount {
+  int64_t all = 0;
+  int64_t trained = 0;
+};
+
+ParameterCount count_parameters(const DiffusionModel& model, const FreezeOptions& freeze) {
+  std::vector<std::regex> patterns;
+  for (const auto& pattern : freeze.patterns) {
+    try {
+      patterns.emplace_back(pattern);
+    } catch (const std::regex_error& error) {
+      throw UsageError("freeze.patterns: '" + pattern + "' is not a regular expression (" +
+                       error.what() + "). Escape characters such as ( and [ with a backslash.");
+    }
+  }
+  ParameterCount count;
+  for (const auto& [name, tensor] : model.named_parameters()) {
+    count.all += tensor.numel();
+    const bool frozen = std::ranges::any_of(
+        patterns, [&name](const std::regex& pattern) { return std::regex_search(name, pattern); });
+    if (!frozen) count.trained += tensor.numel();
+  }
+  return count;
+}
+
+// Tensors of the trained parameters' size that the optimizer keeps.
+double num_optimizer_states(const OptimOptions& optim) {
+  switch (optim.name) {
+    case OptimizerName::kSgd:
+    case OptimizerName::kLars:
+      return optim.momentum != 0.0 ? 1.0 : 0.0;
+    case OptimizerName::kLion:
+      return 1.0;
+    case OptimizerName::kAdafactor:
+      return 0.0;  // Rows and columns only.
+    default:
+      return 2.0;
+  }
+}
+
+void report_memory(const Config& config, const ParameterCount& parameters, int ranks,
+                   ReportTable& table) {
+  const auto bytes = [](double count) { return static_cast<uint64_t>(4.0 * count); };
+  const auto trained = static_cast<double>(parameters.trained);
+  const double states =
+      num_optimizer_states(config.optim) * trained / (config.parallel.shard_optimizer ? ranks : 1);
+  const double ema = config.ema.decay > 0.0 ? trained : 0.0;
+  const auto weights = static_cast<double>(parameters.all);
+  table.row("memory of a rank", format_bytes(bytes(weights + trained + states + ema)) +
+                                    " and activations: weights " + format_bytes(bytes(weights)) +
+                                    ", gradients " + format_bytes(bytes(trained)) + ", optimizer " +
+                                    format_bytes(bytes(states)) +
+                                    (ema > 0.0 ? ", EMA " + format_bytes(bytes(ema)) : ""));
+}
+
+void report_schedule(const Config& config, const RunPlan& plan, const RunFacts& facts,
+                     ReportTable& table) {
+  const auto batch = static_cast<double>(plan.global_batch);
+  const auto num_training = static_cast<double>(facts.num_training);
+  table.heading("batch and steps");
+  table.row("effective batch", format_count(plan.global_batch) + " = " +
+                                   format_plural(plan.num_pieces, "piece") + " x " +
+                                   std::to_string(plan.micros_per_piece) + " x micro-batch " +
+                                   std::to_string(plan.micro));
+  table.row("steps", format_count(plan.steps));
+  table.row("steps an epoch", format_number(num_training / batch));
+  table.row("epochs", format_number(static_cast<double>(plan.steps) * batch / num_training));
+  table.row("samples drawn", format_count(plan.steps * plan.global_batch));
+  table.heading("learning rate");
+  table.row("after scaling", format_number(facts.scaled.lr) + " (" + facts.scaled.rule + ")");
+  const int64_t warmup = config.lr_schedule.warmup_steps;
+  table.row("warm-up", format_plural(warmup, "step") + ", " +
+                           format_number(100.0 * static_cast<double>(warmup) /
+                                         static_cast<double>(plan.steps)) +
+                           " % of the run");
+  const double sum = sum_of_learning_rates(config.lr_schedule, facts.scaled.lr, plan.steps);
+  table.row("decay x rate x steps", format_number(config.optim.weight_decay * sum));
+  if (config.ema.decay > 0.0) {
+    table.row("EMA half-life",
+              format_number(std::log(0.5) / std::log(config.ema.decay)) + " steps");
+  }
+}
+
+int run_check(const CheckArguments& arguments) {
+  const LoadedConfig loaded = load(arguments.config);
+  Config config = loaded.config;
+  const ResolvedObjective resolved = resolve_objective(config, loaded.keys_set);
+  config.objective = resolved.objective;
+  config.noise = resolved.noise;
+  check_run_dir(config);
+  const Session session = open_session(config, "cpu");
+  const RunPlan plan = plan_run(config, 0, arguments.ranks, session.num_training());
+  const RunFacts facts = {.steps = plan.steps,
+                          .global_batch = plan.global_batch,
+                          .num_training = session.num_training(),
+                          .num_validation = session.num_validation(),
+                          .scaled = scale_learning_rate(config.optim, plan.global_batch)};
+  const int64_t num_checked = check_latents(*session.dataset);
+  if (session.validation_files) (void)check_latents(*session.validation_files);
+
+  ReportTable table;
+  table.heading("data");
+  table.row("training", format_plural(facts.num_training, "sample"));
+  table.row("validation", format_plural(facts.num_validation, "sample"));
+  table.row("checked", format_count(num_checked) + " latents read" +
+                           (num_checked < session.dataset->num_samples()
+                                ? " (all of them: trireme inspect FILE --verify)"
+                                : ""));
+  table.heading("model");
+  const ParameterCount parameters = count_parameters(*session.model, config.freeze);
+  table.row("parameters",
+            format_count(parameters.all) + ", trained " + format_count(parameters.trained));
+  report_memory(config, parameters, arguments.ranks, table);
+  report_schedule(config, plan, facts, table);
+  const auto advice = advise(config, facts);
+  table.heading(resolved.warnings.empty() && advice.empty() ? "no warnings" : "warnings");
+  for (const auto& warning : resolved.warnings) table.note("- " + warning);
+  for (const auto& warning : advice) table.note("- " + warning);
+  table.print(std::cout);
+  return static_cast<int>(ExitCode::kDone);
+}
+}  // namespace
+
+void add_check_verb(CLI::App& app, std::function<int()>& action) {
+  auto arguments = std::make_shared<CheckArguments>();
+  auto* verb = app.add_subcommand(
+      "check", "Validate configuration, data and weights without training, and advise");
+  add_config_arguments(*verb, arguments->config);
+  verb->add_option("-n,--ranks", arguments->ranks, "The number of ranks that the run will have")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  verb->footer("Example:\n  trireme check configs/demo.toml -n 2 --set optim.lr=2e-4");
+  verb->callback([arguments, &action] { action = [arguments] { return run_check(*arguments); }; });
+}
+}  // namespace trireme

@@ -1,0 +1,121 @@
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <CLI/CLI.hpp>
+
+#include "core/files.h"
+#include "core/log.h"
+#include "core/sha256.h"
+#include "dist/mpi_environment.h"
+#include "launcher/command_line.h"
+#include "launcher/config_file.h"
+#include "launcher/verbs.h"
+#include "trainer/checkpoint/checkpoint.h"
+#include "trainer/run_directory.h"
+#include "trainer/trainer.h"
+
+namespace trireme {
+namespace {
+struct TrainArguments {
+  ConfigArguments config;
+  RunDirectory::Start start = RunDirectory::Start::kResume;
+};
+
+std::string run_dir_of(const Config& config) {
+  return config.run.dir.empty() ? "runs/" + config.run.name : config.run.dir;
+}
+
+// Rank 0: whether the folder holds this run, and from which checkpoint it goes on. Stores the
+// resolved configuration.
+std::optional<std::filesystem::path> open_run(const RunDirectory& run, const Config& config) {
+  std::optional<std::filesystem::path> resume;
+  if (run.holds_run()) {
+    const Config then = load_config(run.config_file()).config;
+    const ConfigDifference difference = compare_for_resume(config, then);
+    if (!difference.keys.empty()) {
+      std::string keys;
+      for (const auto& key : difference.keys) keys += (keys.empty() ? "" : "; ") + key;
+      throw UsageError("the folder " + run.path().string() +
+                       " holds a run of another configuration: " + keys +
+                       ". Set these back, choose another --run-dir, or start over with --fresh.");
+    }
+    resume = newest_checkpoint(run.checkpoints());
+    if (difference.steps_grow) {
+      log::info("run.steps grows from " + std::to_string(then.run.steps) + " to " + std::to_string(config.run.steps) +
+                ": the learning-rate schedule is stretched over the new length, so the rate at the next step "
+                "differs from where it stood");
+    }
+  }
+  write_text_file_atomically(run.config_file(), write_config(config));
+  return resume;
+}
+
+// All ranks must have read the same configuration.
+void compare_configurations(MpiEnvironment& mpi, const Config& config) {
+  const auto digests = mpi.gather_strings(sha256_of_text(write_config(config)));
+  for (size_t rank = 1; rank < digests.size(); ++rank) {
+    if (digests[rank] == digests[0]) continue;
+    mpi.run_on_all_ranks([&] {
+      if (mpi.rank() == 0) {
+        throw UsageError("rank " + std::to_string(rank) +
+                         " read another configuration than rank 0. Give all ranks the same file and --set.");
+      }
+    });
+  }
+}
+
+ExitCode train(const TrainArguments& arguments) {
+  MpiEnvironment mpi;
+  log::configure(mpi.rank(), mpi.world_size());
+  LoadedConfig loaded;
+  ResolvedObjective resolved;
+  mpi.run_on_all_ranks([&] {
+    loaded = load(arguments.config);
+    resolved = resolve_objective(loaded.config, loaded.keys_set);
+  });
+  Config config = loaded.config;
+  config.objective = resolved.objective;
+  config.noise = resolved.noise;
+  compare_configurations(mpi, config);
+  for (const auto& warning : resolved.warnings) {
+    if (mpi.rank() == 0) log::warn(warning);
+  }
+
+  const std::string device = choose_device(mpi);
+  const std::string run_dir = run_dir_of(config);
+  std::unique_ptr<RunDirectory> run;  // Rank 0; outlives the trainer.
+  std::string resume;
+  mpi.run_on_all_ranks([&] {
+    if (mpi.rank() != 0) return;
+    run = std::make_unique<RunDirectory>(run_dir, arguments.start);
+  });
+  std::optional<Session> session;
+  mpi.run_on_all_ranks([&] { session = open_session(config, device); });
+  mpi.run_on_all_ranks([&] {
+    (void)plan_run(config, mpi.rank(), mpi.world_size(), session->num_training());
+    if (mpi.rank() == 0) resume = open_run(*run, config).value_or("").string();
+  });
+  mpi.broadcast_string(resume);
+  log::add_file(std::filesystem::path(run_dir) / "log.txt");
+
+  Trainer trainer(mpi, std::move(*session),
+                  {.run_dir = run_dir,
+                   .config_toml = write_config(config),
+                   .resume = resume.empty() ? std::nullopt : std::optional<std::filesystem::path>(resume)});
+  return trainer.run();
+}
+}  // namespace
+
+void add_train_verb(CLI::App& app, std::function<int()>& action) {
+  auto arguments = std::make_shared<TrainArguments>();
+  auto* verb = app.add_subcommand("train", "Train: one rank, or each of the ranks that mpirun or srun started");
+  add_config_arguments(*verb, arguments->config);
+  verb->add_flag_callback("--fresh", [arguments] { arguments->start = RunDirectory::Start::kFresh; },
+                          "Start over: remove what an earlier run left in the run directory");
+  verb->footer("Example:\n  mpirun -np 4 trireme train configs/demo.toml --set optim.lr=2e-4");
+  verb->callback([arguments, &action] { action = [arguments] { return static_cast<int>(train(*arguments)); }; });
+}
+}  // namespace trireme

@@ -1,0 +1,93 @@
+"""A run that is stopped, killed or continued at another number of ranks loses nothing and repeats nothing."""
+
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from tiny_run import (ENVIRONMENT, MPIRUN, TRIREME, metrics, run, wait_for, weights_sha256, write_config,
+                      write_dataset, write_model)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts")
+    return write_model(folder), write_dataset(folder / "train.h5")
+
+
+def without_times(lines):
+    timed = ("step_seconds", "data_seconds", "comm_exposed_seconds", "images_per_second")
+    return [{k: v for k, v in line.items() if k not in timed} for line in lines]
+
+
+def test_shards_give_the_same_bits_at_any_ranks_and_after_resumes(tmp_path, parts):
+    tables = dict(parallel={"shards": 4}, ema={"decay": 0.9}, model={"dropout": 0.1},
+                  data={"flip": 0.5, "caption_dropout": 0.2})
+    whole = write_config(tmp_path / "whole.toml", *parts, tmp_path / "whole", **tables)
+    run(1, "train", whole)
+    for ranks in (2, 4):
+        other = write_config(tmp_path / f"r{ranks}.toml", *parts, tmp_path / f"r{ranks}", **tables)
+        run(ranks, "train", other)
+        for part in ("unet", "ema"):
+            assert weights_sha256(tmp_path / "whole", part=part) == weights_sha256(tmp_path / f"r{ranks}", part=part)
+        assert without_times(metrics(tmp_path / "whole")) == without_times(metrics(tmp_path / f"r{ranks}"))
+        assert metrics(tmp_path / "whole", "eval") == metrics(tmp_path / f"r{ranks}", "eval")
+
+    # Stopped at step 2 on four ranks, at 4 on two, finished on one. The earlier stops are made by taking
+    # the later checkpoints away, as a crash before their rename would.
+    parted = tmp_path / "parted"
+    config = write_config(tmp_path / "parted.toml", *parts, parted, **tables)
+    for ranks, keep in ((4, 2), (2, 4), (1, 6)):
+        run(ranks, "train", config)
+        for step in range(keep + 1, 7):
+            shutil.rmtree(parted / "checkpoints" / f"step-{step:08d}", ignore_errors=True)
+    assert weights_sha256(tmp_path / "whole") == weights_sha256(parted)
+    assert without_times(metrics(tmp_path / "whole")) == without_times(metrics(parted))
+    assert [line["step"] for line in metrics(parted, "eval")] == [0, 3, 6]
+
+
+def test_usr1_stops_after_a_checkpoint_with_code_75_and_the_run_goes_on(tmp_path, parts):
+    run_dir = tmp_path / "run"
+    config = write_config(tmp_path / "c.toml", *parts, run_dir, run={"steps": 100000}, eval={"every_steps": 0},
+                          checkpoint={"every_steps": 0})
+    command = [*MPIRUN, "-np", "2", TRIREME, "train", str(config)]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: (run_dir / "metrics.jsonl").exists() and len(metrics(run_dir)) > 3)
+        process.send_signal(signal.SIGUSR1)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 75, errors
+    stopped_at = metrics(run_dir)[-1]["step"]
+    assert os.path.basename(os.path.realpath(run_dir / "checkpoints/latest")) == f"step-{stopped_at:08d}"
+    longer = stopped_at + 2
+    changed = run(1, "train", config, "--set", f"run.steps={longer}", code=2)  # Steps may not shrink.
+    assert "run.steps" in changed.stderr
+
+
+def test_another_configuration_is_refused_and_fresh_starts_over(tmp_path, parts):
+    run_dir = tmp_path / "run"
+    config = write_config(tmp_path / "c.toml", *parts, run_dir)
+    run(1, "train", config)
+    refused = run(2, "train", config, "--set", "optim.lr=5e-4", code=2)
+    assert "optim.lr" in refused.stderr and "--fresh" in refused.stderr
+    run(1, "train", config, "--set", "run.name=another")  # Does not touch the trajectory.
+    grown = run(1, "train", config, "--set", "run.steps=8")
+    assert [line["step"] for line in metrics(run_dir)] == list(range(1, 9)), grown.stderr
+    run(1, "train", config, "--set", "optim.lr=5e-4", "--fresh")
+    assert [line["step"] for line in metrics(run_dir)] == list(range(1, 7))
+
+
+def test_a_held_run_directory_names_its_holder(tmp_path, parts):
+    run_dir = tmp_path / "run"
+    config = write_config(tmp_path / "c.toml", *parts, run_dir, run={"steps": 100000}, eval={"every_steps": 0})
+    holder = subprocess.Popen([TRIREME, "train", str(config)], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: (run_dir / "metrics.jsonl").exists())
+        refused = run(0, "train", config, code=2)
+        assert str(holder.pid) in refused.stderr
+    finally:
+        holder.kill()
+        holder.wait()

@@ -1,0 +1,230 @@
+// What tests/parity/test_noise.py and test_optim.py talk to: noise schedules, sampling and
+// optimizers by themselves. Usage: diffusion_probe VERB IN.safetensors OUT.safetensors KEY=VALUE...
+#include <cstdio>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <string>
+
+#include <torch/torch.h>
+
+#include "core/error.h"
+#include "trainer/diffusion/ddim.h"
+#include "trainer/diffusion/noise_schedule.h"
+#include "trainer/diffusion/scheduler_config.h"
+#include "trainer/optim/lr_schedule.h"
+#include "trainer/optim/optimizer_kinds.h"
+
+namespace trireme {
+namespace {
+struct Request {
+  std::map<std::string, std::string> values;
+  [[nodiscard]] std::string text(const std::string& key) const { return values.at(key); }
+  [[nodiscard]] double number(const std::string& key) const { return std::stod(values.at(key)); }
+  [[nodiscard]] int64_t integer(const std::string& key) const { return std::stoll(values.at(key)); }
+};
+
+const std::map<std::string, BetaSchedule> kSchedules = {
+    {"linear", BetaSchedule::kLinear},
+    {"scaled_linear", BetaSchedule::kScaledLinear},
+    {"squaredcos_cap_v2", BetaSchedule::kSquaredCosCapV2},
+    {"sigmoid", BetaSchedule::kSigmoid}};
+const std::map<std::string, Prediction> kPredictions = {{"epsilon", Prediction::kEpsilon},
+                                                        {"v_prediction", Prediction::kVPrediction},
+                                                        {"sample", Prediction::kSample},
+                                                        {"flow", Prediction::kFlow}};
+const std::map<std::string, OptimizerName> kOptimizers = {{"adamw", OptimizerName::kAdamW},
+                                                          {"adam", OptimizerName::kAdam},
+                                                          {"sgd", OptimizerName::kSgd},
+                                                          {"lamb", OptimizerName::kLamb},
+                                                          {"lars", OptimizerName::kLars},
+                                                          {"lion", OptimizerName::kLion},
+                                                          {"adafactor", OptimizerName::kAdafactor}};
+
+NoiseOptions noise_options(const Request& request) {
+  return {.schedule = kSchedules.at(request.text("schedule")),
+          .beta_start = request.number("beta_start"),
+          .beta_end = request.number("beta_end"),
+          .timesteps = request.integer("timesteps"),
+          .rescale_zero_terminal_snr = request.integer("zero_snr") != 0};
+}
+
+at::Tensor tensor_of(const std::vector<double>& values) {
+  return torch::tensor(values, torch::kDouble);
+}
+
+NamedTensors schedule(const Request& request, const SafetensorsReader&) {
+  const NoiseSchedule schedule(noise_options(request));
+  std::vector<double> snr;
+  for (int64_t t = 0; t < schedule.num_timesteps(); ++t) snr.push_back(schedule.snr(t));
+  return {{"betas", tensor_of(schedule.betas())},
+          {"alphas_cumprod", tensor_of(schedule.alphas_cumprod())},
+          {"snr", tensor_of(snr)}};
+}
+
+NamedTensors noise(const Request& request, const SafetensorsReader& in) {
+  const NoiseSchedule schedule(noise_options(request));
+  const ObjectiveOptions objective{.prediction = kPredictions.at(request.text("prediction")),
+                                   .snr_gamma = request.number("snr_gamma")};
+  const auto times = in.read("timesteps");
+  const auto uniforms = in.read("uniforms");
+  const auto n = static_cast<size_t>(times.numel());
+  const NoisedBatch batch =
+      add_noise(schedule, objective, in.read("latents"), in.read("noise"),
+                {times.data_ptr<int64_t>(), times.data_ptr<int64_t>() + n},
+                {uniforms.data_ptr<double>(), uniforms.data_ptr<double>() + n});
+  NamedTensors out = {{"latents", batch.latents},
+                      {"target", batch.target.contiguous()},
+                      {"times", batch.model_times.to(torch::kDouble)},
+                      {"losses", sample_losses(in.read("prediction"), batch)}};
+  if (batch.weights.defined()) out.emplace_back("weights", batch.weights);
+  return out;
+}
+
+// 0.3 x + t / 5000 + the condition's mean: a model that the test computes as well.
+class LinearModel final : public DiffusionModel {
+ public:
+  at::Tensor forward(const at::Tensor& latents, const at::Tensor& timesteps,
+                     const Condition& condition, const std::optional<DropoutKey>&) override {
+    const auto mean = condition.encoder_hidden_states.mean({1, 2});
+    return 0.3 * latents + (timesteps.to(torch::kFloat) / 5000 + mean).view({-1, 1, 1, 1});
+  }
+  [[nodiscard]] std::vector<std::pair<std::string, at::Tensor>> named_parameters() const override {
+    return {};
+  }
+  [[nodiscard]] int64_t in_channels() const noexcept override { return 4; }
+  [[nodiscard]] int64_t out_channels() const noexcept override { return 4; }
+  [[nodiscard]] int64_t sample_size_multiple() const noexcept override { return 1; }
+  [[nodiscard]] int64_t cross_attention_dim() const noexcept override { return 8; }
+  [[nodiscard]] bool takes_class_labels() const noexcept override { return false; }
+  [[nodiscard]] std::string config_json() const override { return "{}"; }
+  [[nodiscard]] std::string folder_name() const override { return "unet"; }
+  void to_device(const std::string&) override {}
+};
+
+NamedTensors sample(const Request& request, const SafetensorsReader& in) {
+  const NoiseSchedule schedule(noise_options(request));
+  const auto prediction = kPredictions.at(request.text("prediction"));
+  LinearModel model;
+  Condition condition;
+  condition.encoder_hidden_states = in.read("condition");
+  Condition unconditional;
+  unconditional.encoder_hidden_states = in.read("unconditional");
+  const SamplerOptions options{.steps = request.integer("steps"),
+                               .guidance = request.number("guidance")};
+  const auto latents =
+      ddim_sample(model, schedule, prediction, options, in.read("noise"), condition, unconditional);
+  return {{"latents", latents},
+          {"timesteps", torch::tensor(ddim_timesteps(schedule, prediction, options.steps))}};
+}
+
+// The parameters of `in` ("p/NAME") in one bucket with 256-element segments.
+FlatBucket make_bucket(const SafetensorsReader& in) {
+  FlatBucket bucket;
+  int64_t offset = 0;
+  for (const auto& [name, entry] : in.entries()) {
+    if (!name.starts_with("p/")) continue;
+    const int64_t count = in.read(name).numel();
+    bucket.segments.push_back({name.substr(2), entry.shape, offset, count});
+    offset += (count + 255) / 256 * 256;
+  }
+  bucket.params = torch::zeros({offset});
+  bucket.grads = torch::zeros({offset});
+  return bucket;
+}
+
+void fill(const at::Tensor& flat, const FlatBucket& bucket, const SafetensorsReader& in,
+          const std::string& prefix) {
+  for (const auto& segment : bucket.segments) {
+    flat.narrow(0, segment.offset, segment.num_elements)
+        .copy_(in.read(prefix + segment.name).view({-1}));
+  }
+}
+
+NamedTensors optimize(const Request& request, const SafetensorsReader& in) {
+  OptimOptions options;
+  options.name = kOptimizers.at(request.text("name"));
+  options.betas = {request.number("beta1"), request.number("beta2")};
+  options.momentum = request.number("momentum");
+  options.nesterov = request.integer("nesterov") != 0;
+  options.eps = request.number("eps");
+  options.weight_decay = request.number("weight_decay");
+  std::vector<FlatBucket> buckets = {make_bucket(in)};
+  FlatBucket& bucket = buckets.front();
+  fill(bucket.params, bucket, in, "p/");
+  auto optimizer =
+      request.integer("tensor_ops") != 0
+          ? internal::make_elementwise_optimizer(options, buckets, {{0, bucket.params.numel()}},
+                                                 internal::ComputePath::kTensorOps)
+          : make_optimizer(options, buckets);
+  Ema ema(request.number("ema"), buckets);
+  const auto rates = in.read("rates");
+  const auto scales = in.read("scales");
+  for (int64_t step = 1; step <= rates.numel(); ++step) {
+    fill(bucket.grads, bucket, in, "g/" + std::to_string(step) + "/");
+    optimizer->step(step, rates[step - 1].item<double>(), scales[step - 1]);
+    ema.update(step);
+  }
+  NamedTensors out;
+  for (const auto& segment : bucket.segments) {
+    out.emplace_back("p/" + segment.name,
+                     bucket.params.narrow(0, segment.offset, segment.num_elements)
+                         .view(segment.shape)
+                         .contiguous());
+  }
+  for (const auto& [name, tensor] : ema.tensors()) out.emplace_back("ema/" + name, tensor);
+  for (const auto& [name, tensor] : optimizer->state()) {
+    out.emplace_back("s/" + name, tensor.contiguous());
+  }
+  out.emplace_back("sum_of_squares", sum_of_squares(buckets));
+  return out;
+}
+
+// Reads scheduler_config.json of folder=, prints what it says, and writes it anew to out=.
+NamedTensors scheduler(const Request& request, const SafetensorsReader&) {
+  const auto found = read_scheduler_config(request.text("folder"));
+  if (!found) {
+    std::cout << "none\n";
+    return {};
+  }
+  for (const auto& [name, value] : kSchedules) {
+    if (value == found->noise.schedule) std::cout << name;
+  }
+  for (const auto& [name, value] : kPredictions) {
+    if (value == found->prediction) std::cout << ' ' << name;
+  }
+  std::cout << ' ' << found->noise.beta_start << ' ' << found->noise.beta_end << ' '
+            << found->noise.timesteps << ' ' << found->noise.rescale_zero_terminal_snr << '\n';
+  write_text_file_atomically(request.text("out"),
+                             scheduler_config_json(found->noise, found->prediction));
+  return {};
+}
+
+int run(const std::vector<std::string>& arguments) {
+  using Verb = std::function<NamedTensors(const Request&, const SafetensorsReader&)>;
+  const std::map<std::string, Verb> verbs = {{"schedule", schedule},
+                                             {"noise", noise},
+                                             {"sample", sample},
+                                             {"optimize", optimize},
+                                             {"scheduler", scheduler}};
+  Request request;
+  for (size_t i = 4; i < arguments.size(); ++i) {
+    const auto split = arguments[i].find('=');
+    request.values[arguments[i].substr(0, split)] = arguments[i].substr(split + 1);
+  }
+  const SafetensorsReader in(arguments.at(2));
+  const auto out = verbs.at(arguments.at(1))(request, in);
+  write_safetensors(arguments.at(3), out);
+  return 0;
+}
+}  // namespace
+}  // namespace trireme
+
+int main(int argc, char** argv) {
+  try {
+    return trireme::run({argv, argv + argc});
+  } catch (const trireme::Error& error) {
+    std::cerr << error.what() << '\n';
+    return static_cast<int>(error.code());
+  }
+}

@@ -1,0 +1,218 @@
+"""Noise schedules, losses and samplers against diffusers."""
+import json
+import os
+import pathlib
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers.training_utils import compute_snr
+from safetensors.torch import load_file, save_file
+
+PROBE = pathlib.Path(os.environ.get("TRIREME_BUILD", "build")) / "tests" / "diffusion_probe"
+SCHEDULES = ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"]
+
+
+def run_probe(verb, folder, tensors=None, **options):
+    source, target = folder / "in.safetensors", folder / "out.safetensors"
+    save_file({"unused": torch.zeros(1)} if tensors is None else tensors, source)
+    command = [PROBE, verb, source, target] + [f"{k}={v}" for k, v in options.items()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    if done.returncode:
+        return done
+    return load_file(target) if verb != "scheduler" else done
+
+
+def noise_options(schedule="scaled_linear", timesteps=1000, zero_snr=0, start=0.00085, end=0.012):
+    return dict(schedule=schedule, beta_start=start, beta_end=end, timesteps=timesteps, zero_snr=zero_snr)
+
+
+def ddpm(options, **more):
+    return DDPMScheduler(beta_schedule=options["schedule"], beta_start=options["beta_start"],
+                         beta_end=options["beta_end"], num_train_timesteps=options["timesteps"],
+                         rescale_betas_zero_snr=bool(options["zero_snr"]), **more)
+
+
+@pytest.mark.parametrize("zero_snr", [0, 1])
+@pytest.mark.parametrize("timesteps", [1000, 37])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_schedule_is_that_of_diffusers(tmp_path, schedule, timesteps, zero_snr):
+    options = noise_options(schedule, timesteps, zero_snr)
+    ours = run_probe("schedule", tmp_path, **options)
+    theirs = ddpm(options)
+    assert (ours["betas"] - theirs.betas.double()).abs().max() <= 1e-7
+    assert (ours["alphas_cumprod"] - theirs.alphas_cumprod.double()).abs().max() <= 1e-7
+    if schedule != "sigmoid":
+        other = DDIMScheduler(beta_schedule=schedule, beta_start=0.00085, beta_end=0.012,
+                              num_train_timesteps=timesteps, rescale_betas_zero_snr=bool(zero_snr))
+        assert (ours["alphas_cumprod"] - other.alphas_cumprod.double()).abs().max() <= 1e-7
+
+
+def noise_inputs(timesteps=1000, count=6):
+    generator = torch.Generator().manual_seed(3)
+    draw = lambda: torch.randn(count, 4, 5, 3, generator=generator)
+    times = torch.tensor([0, 1, timesteps // 3, timesteps // 2, timesteps - 2, timesteps - 1])
+    uniforms = (times.double() + 0.5) / timesteps
+    return dict(latents=draw(), noise=draw(), prediction=draw(), timesteps=times, uniforms=uniforms)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 5.0])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+@pytest.mark.parametrize("schedule", ["scaled_linear", "squaredcos_cap_v2"])
+def test_noise_and_loss(tmp_path, schedule, prediction, gamma):
+    options = noise_options(schedule)
+    batch = noise_inputs()
+    ours = run_probe("noise", tmp_path, batch, prediction=prediction, snr_gamma=gamma, **options)
+    scheduler = ddpm(options)
+    x, n, t = batch["latents"], batch["noise"], batch["timesteps"]
+    torch.testing.assert_close(ours["latents"], scheduler.add_noise(x, n, t), rtol=1e-5, atol=1e-6)
+    target = {"epsilon": n, "v_prediction": scheduler.get_velocity(x, n, t), "sample": x}[prediction]
+    torch.testing.assert_close(ours["target"], target, rtol=1e-5, atol=1e-6)
+    assert torch.equal(ours["times"], t.double())
+    losses = (batch["prediction"] - target).square().mean((1, 2, 3))
+    if gamma:
+        snr = compute_snr(scheduler, t).double()
+        least = snr.clamp(max=gamma)
+        weights = {"epsilon": least / snr, "v_prediction": least / (snr + 1), "sample": least}[prediction]
+        torch.testing.assert_close(ours["weights"], weights.float(), rtol=1e-5, atol=1e-7)
+        losses = losses * weights.float()
+    else:
+        assert "weights" not in ours
+    torch.testing.assert_close(ours["losses"], losses, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_are_finite_at_zero_terminal_snr(tmp_path):
+    options = noise_options(zero_snr=1)
+    for prediction, last in [("epsilon", 1.0), ("v_prediction", 0.0), ("sample", 0.0)]:
+        ours = run_probe("noise", tmp_path, noise_inputs(), prediction=prediction, snr_gamma=5.0, **options)
+        assert torch.isfinite(ours["losses"]).all()
+        assert ours["weights"][-1] == last
+
+
+def test_flow(tmp_path):
+    batch = noise_inputs()
+    ours = run_probe("noise", tmp_path, batch, prediction="flow", snr_gamma=0, **noise_options())
+    sigma = batch["uniforms"].view(-1, 1, 1, 1)
+    x, n = batch["latents"], batch["noise"]
+    torch.testing.assert_close(ours["latents"], ((1 - sigma) * x + sigma * n).float(), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ours["target"], n - x)
+    torch.testing.assert_close(ours["times"], 1000 * batch["uniforms"], rtol=1e-6, atol=1e-5)
+
+
+def test_flow_has_no_min_snr(tmp_path):
+    done = run_probe("noise", tmp_path, noise_inputs(), prediction="flow", snr_gamma=5, **noise_options())
+    assert done.returncode == 2 and "objective.snr_gamma" in done.stderr
+
+
+def linear_model(x, t, condition):
+    """As LinearModel in diffusion_probe.cc."""
+    return 0.3 * x + (torch.as_tensor(t).float() / 5000 + condition.mean((1, 2))).view(-1, 1, 1, 1)
+
+
+def sample_inputs():
+    generator = torch.Generator().manual_seed(5)
+    return dict(noise=torch.randn(3, 4, 6, 5, generator=generator),
+                condition=torch.randn(3, 7, 8, generator=generator),
+                unconditional=torch.randn(3, 7, 8, generator=generator))
+
+
+def reference_sample(scheduler, inputs, steps, guidance):
+    """The loop of diffusers' StableDiffusionPipeline."""
+    scheduler.set_timesteps(steps)
+    x = inputs["noise"]
+    for t in scheduler.timesteps:
+        output = linear_model(x, t, inputs["condition"])
+        if guidance != 1:
+            empty = linear_model(x, t, inputs["unconditional"])
+            output = empty + guidance * (output - empty)
+        x = scheduler.step(output, t, x).prev_sample
+    return x
+
+
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+@pytest.mark.parametrize("prediction,schedule,zero_snr,steps", [
+    ("epsilon", "scaled_linear", 0, 30), ("epsilon", "squaredcos_cap_v2", 0, 7),
+    ("v_prediction", "scaled_linear", 0, 30), ("v_prediction", "scaled_linear", 1, 30),
+    ("v_prediction", "linear", 1, 7), ("sample", "scaled_linear", 0, 11), ("sample", "scaled_linear", 1, 1000),
+])
+def test_ddim_is_that_of_diffusers(tmp_path, prediction, schedule, zero_snr, steps, guidance):
+    options = noise_options(schedule, zero_snr=zero_snr)
+    inputs = sample_inputs()
+    ours = run_probe("sample", tmp_path, inputs, prediction=prediction, steps=steps, guidance=guidance, **options)
+    scheduler = DDIMScheduler(
+        beta_schedule=schedule, beta_start=0.00085, beta_end=0.012, clip_sample=False, set_alpha_to_one=False,
+        steps_offset=1, rescale_betas_zero_snr=bool(zero_snr), prediction_type=prediction,
+        timestep_spacing="trailing" if zero_snr else "leading")
+    theirs = reference_sample(scheduler, inputs, steps, guidance)
+    assert ours["timesteps"].tolist() == scheduler.timesteps.tolist()
+    scale = theirs.abs().max()
+    assert torch.isfinite(scale) and (ours["latents"] - theirs).abs().max() <= 2e-5 * scale
+
+
+@pytest.mark.parametrize("steps", [1, 9, 30])
+def test_flow_sampling_is_that_of_diffusers(tmp_path, steps):
+    inputs = sample_inputs()
+    ours = run_probe("sample", tmp_path, inputs, prediction="flow", steps=steps, guidance=3.0, **noise_options())
+    theirs = reference_sample(FlowMatchEulerDiscreteScheduler(), inputs, steps, 3.0)
+    assert (ours["latents"] - theirs).abs().max() <= 2e-5 * theirs.abs().max()
+
+
+def test_more_steps_than_timesteps_is_refused(tmp_path):
+    done = run_probe("sample", tmp_path, sample_inputs(), prediction="epsilon", steps=1001, guidance=1,
+                     **noise_options())
+    assert done.returncode == 2 and "sample.steps = 1001" in done.stderr
+
+
+@pytest.mark.parametrize("scheduler,expected", [
+    (DDPMScheduler(beta_schedule="sigmoid", beta_start=0.001, beta_end=0.01, prediction_type="sample",
+                   num_train_timesteps=500), "sigmoid sample 0.001 0.01 500 0"),
+    (DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012,
+                   prediction_type="v_prediction", rescale_betas_zero_snr=True),
+     "scaled_linear v_prediction 0.00085 0.012 1000 1"),
+    (DDPMScheduler(beta_schedule="squaredcos_cap_v2"), "squaredcos_cap_v2 epsilon 0.0001 0.02 1000 0"),
+])
+def test_scheduler_config_is_read_and_written(tmp_path, scheduler, expected):
+    scheduler.save_pretrained(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    target = tmp_path / "b" / "scheduler_config.json"
+    done = run_probe("scheduler", tmp_path, folder=tmp_path / "a", out=target)
+    assert done.stdout.split() == expected.split()
+    name = json.loads(target.read_text())["_class_name"]
+    written = (DDPMScheduler if name == "DDPMScheduler" else DDIMScheduler).from_pretrained(tmp_path / "b")
+    assert torch.equal(written.alphas_cumprod, scheduler.alphas_cumprod)
+    assert written.config.prediction_type == scheduler.config.prediction_type
+    if name == "DDIMScheduler":  # Samples as trireme does.
+        assert not written.config.clip_sample and not written.config.set_alpha_to_one
+        assert written.config.steps_offset == 1
+
+
+def test_flow_scheduler_config(tmp_path):
+    FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    done = run_probe("scheduler", tmp_path, folder=tmp_path / "a", out=tmp_path / "b" / "scheduler_config.json")
+    assert done.stdout.split()[1] == "flow"
+    FlowMatchEulerDiscreteScheduler.from_pretrained(tmp_path / "b")
+
+
+def test_absent_scheduler_config(tmp_path):
+    assert run_probe("scheduler", tmp_path, folder=tmp_path, out=tmp_path / "x").stdout == "none\n"
+
+
+@pytest.mark.parametrize("change,word", [
+    ({"trained_betas": [0.1]}, "trained_betas"), ({"beta_schedule": "laplace"}, "beta_schedule"),
+    ({"prediction_type": "x"}, "prediction_type"), ({"num_train_timesteps": 0}, "num_train_timesteps"),
+    ({"num_train_timesteps": 1e300}, "num_train_timesteps"), ({"beta_start": "a"}, "beta_start"),
+    ({"beta_end": 2}, "beta_end"), ({"_class_name": "EDMEulerScheduler"}, "EDMEulerScheduler"),
+    ({"rescale_betas_zero_snr": 1}, "rescale_betas_zero_snr"),
+])
+def test_scheduler_config_that_cannot_be_used(tmp_path, change, word):
+    (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDPMScheduler", **change}))
+    done = run_probe("scheduler", tmp_path, folder=tmp_path, out=tmp_path / "x")
+    assert done.returncode == 3 and word in done.stderr and "scheduler_config.json" in done.stderr
+
+
+def test_damaged_scheduler_config(tmp_path):
+    (tmp_path / "scheduler_config.json").write_text("{")
+    assert run_probe("scheduler", tmp_path, folder=tmp_path, out=tmp_path / "x").returncode == 3

@@ -1,0 +1,48 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "trainer/models/safetensors.h"
+
+namespace trireme {
+
+// What a checkpoint holds beside weights (docs/checkpoint_format.md).
+struct CheckpointState {
+  int64_t step = 0;
+  int64_t samples = 0;              // Consumed in all.
+  uint64_t metrics_size_bytes = 0;  // Length of metrics.jsonl at the checkpoint.
+  std::string config_toml;          // The resolved configuration.
+  double best_metric = 0.0;         // Early stopping's memory; meaningless when evaluations is 0.
+  int64_t evaluations = 0;
+  int64_t evaluations_without_improvement = 0;
+};
+
+struct CheckpointContent {
+  CheckpointState state;
+  std::string model_folder = "unet";  // or "transformer"
+  std::string model_config_json;
+  NamedTensors model;  // float32, CPU
+  NamedTensors ema;    // empty: none
+  NamedTensors optimizer;
+  // Small JSON files of the base model kept with the checkpoint, "scheduler/scheduler_config.json"
+  // -> text.
+  std::vector<std::pair<std::string, std::string>> extra_files;
+};
+
+// Writes `checkpoints`/step-XXXXXXXX whole or not at all (beside, synced, renamed), points `latest`
+// at it by rename and deletes all but the newest `keep`. Rank 0 only. Throws UsageError.
+std::filesystem::path write_checkpoint(const std::filesystem::path& checkpoints,
+                                       const CheckpointContent& content, int64_t keep);
+
+// A checkpoint found whole: manifest present, every file with the size it names (checksums too when
+// `verify` is kChecksums). Throws InputError saying what is wrong.
+enum class Verify { kSizes, kChecksums };
+[[nodiscard]] CheckpointState open_checkpoint(const std::filesystem::path& folder, Verify verify);
+
+// The newest whole checkpoint; unusable newer ones are warned of and passed over. nullopt: none.
+[[nodiscard]] std::optional<std::filesystem::path> newest_checkpoint(
+    const std::filesystem::path& checkpoints);
+}  // namespace trireme

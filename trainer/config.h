@@ -1,0 +1,155 @@
+#pragma once
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace trireme {
+
+// The configuration of a run: one struct a TOML table, one field a key, same names (docs/config.md).
+// Plain values; read by launcher/config_file.h, which also checks ranges.
+
+struct RunOptions {
+  std::string name = "run";
+  std::string dir;  // Empty: "runs/NAME".
+  uint64_t seed = 42;
+  int64_t steps = 0;    // Optimizer steps; 0: from epochs.
+  double epochs = 0.0;  // ceil(epochs * N / global batch) steps; 0: from steps.
+};
+
+struct ModelOptions {
+  std::string weights;  // Diffusers folder or .safetensors file; empty: `config`.
+  std::string config;   // config.json for random initialisation.
+  double dropout = 0.0;
+};
+
+struct DataOptions {
+  std::vector<std::string> train;
+  std::vector<std::string> validation;
+  double validation_fraction = 0.0;
+  bool shuffle = true;
+  double caption_dropout = 0.0;
+  double flip = 0.0;
+};
+
+struct BatchOptions {
+  int64_t global = 0;    // Samples per optimizer step over all ranks; 0: from per_rank.
+  int64_t per_rank = 0;  // 0: from global.
+  int64_t micro = 0;     // Samples per forward pass; 0: a rank's share, or global / shards.
+};
+
+enum class Prediction { kEpsilon, kVPrediction, kSample, kFlow };
+
+struct ObjectiveOptions {
+  Prediction prediction = Prediction::kEpsilon;
+  double snr_gamma = 0.0;  // Min-SNR weighting; 0: off.
+  double noise_offset = 0.0;
+};
+
+enum class BetaSchedule { kLinear, kScaledLinear, kSquaredCosCapV2, kSigmoid };
+
+struct NoiseOptions {
+  BetaSchedule schedule = BetaSchedule::kScaledLinear;
+  double beta_start = 0.00085;
+  double beta_end = 0.012;
+  int64_t timesteps = 1000;
+  bool rescale_zero_terminal_snr = false;
+};
+
+enum class OptimizerName { kAdamW, kAdam, kSgd, kLamb, kLars, kLion, kAdafactor };
+enum class LrScaling { kLinear, kSqrt, kPower, kSqrtAdam };
+
+struct OptimOptions {
+  OptimizerName name = OptimizerName::kAdamW;
+  double lr = 1e-4;
+  std::array<double, 2> betas = {0.9, 0.999};
+  double momentum = 0.9;
+  bool nesterov = false;
+  double eps = 1e-8;
+  double weight_decay = 0.01;
+  double max_grad_norm = 1.0;  // 0: off.
+  int64_t lr_base_batch = 0;   // Global batch that lr was chosen for; 0: lr is used as it is.
+  LrScaling lr_scaling = LrScaling::kLinear;
+  double lr_scaling_power = 0.6;
+};
+
+struct AdapterOptions {
+  std::string type = "none";  // none | lora
+  int64_t rank = 16;
+  double alpha = 16.0;
+  std::vector<std::string> targets = {"to_q", "to_k", "to_v", "to_out.0"};
+  double dropout = 0.0;
+};
+
+struct FreezeOptions {
+  std::vector<std::string> patterns;
+};
+
+struct EarlyStoppingOptions {
+  std::string metric = "val_loss";
+  int64_t patience = 0;  // Evaluations without improvement; 0: off.
+  double min_delta = 0.0;
+};
+
+enum class LrScheduleName { kConstant, kLinear, kCosine, kPolynomial, kWsd };
+
+struct LrScheduleOptions {
+  LrScheduleName name = LrScheduleName::kCosine;
+  int64_t warmup_steps = 100;
+  double min_lr_ratio = 0.0;
+  double power = 1.0;           // polynomial
+  double decay_fraction = 0.2;  // wsd: share of the steps that decay
+};
+
+struct EmaOptions {
+  double decay = 0.0;  // 0: off.
+};
+
+enum class Precision { kFp32, kBf16, kFp16 };
+
+struct ParallelOptions {
+  int64_t shards = 0;  // Power of two; 0: off.
+  bool shard_optimizer = false;
+  std::string backend = "auto";  // auto | nccl | shm | mpi
+  Precision precision = Precision::kFp32;
+};
+
+struct CheckpointOptions {
+  int64_t every_steps = 500;  // And at the end; 0: only at the end.
+  int64_t keep = 3;
+};
+
+struct EvalOptions {
+  int64_t every_steps = 500;  // And before the first and after the last step; 0: off altogether.
+  int64_t timesteps = 4;      // Points per validation sample.
+};
+
+struct SampleOptions {
+  std::vector<std::string> prompts;  // Empty: some captions of the data.
+  int64_t count = 8;
+  int64_t steps = 30;
+  double guidance = 5.0;
+  uint64_t seed = 0;
+  std::string vae;  // Diffusers folder whose vae/ decodes samples; empty: beside the model's weights.
+};
+
+struct Config {
+  RunOptions run;
+  ModelOptions model;
+  DataOptions data;
+  BatchOptions batch;
+  ObjectiveOptions objective;
+  NoiseOptions noise;
+  OptimOptions optim;
+  AdapterOptions adapter;
+  FreezeOptions freeze;
+  EarlyStoppingOptions early_stopping;
+  LrScheduleOptions lr_schedule;
+  EmaOptions ema;
+  ParallelOptions parallel;
+  CheckpointOptions checkpoint;
+  EvalOptions eval;
+  SampleOptions sample;
+};
+}  // namespace trireme

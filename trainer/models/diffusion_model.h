@@ -1,0 +1,75 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace trireme {
+
+// What conditions a forward pass. Undefined tensors are absent.
+struct Condition {
+  at::Tensor encoder_hidden_states;  // (N, L, D)
+  at::Tensor class_labels;           // (N) int64
+  at::Tensor pooled_prompt_embeds;   // (N, P)
+  at::Tensor add_time_ids;           // (N, 6)
+};
+
+// The key of dropout masks: a mask is a function of seed, step, position of the micro-batch's first
+// sample, and a layer's number; never of history or rank.
+struct DropoutKey {
+  uint64_t seed = 0;
+  int64_t step = 0;
+  int64_t first_position = 0;
+};
+
+enum class Mode { kTrain, kEvaluate };
+
+// A denoiser: predicts from noised latents, timestep and condition. Its parameters bear diffusers'
+// names. Implementations wrap a torch::nn::Module and hide it. Local; use from one thread.
+class DiffusionModel {
+ public:
+  virtual ~DiffusionModel() = default;
+
+  // latents: (N, C, H, W); timesteps: (N) float or int64; result: (N, C_out, H, W).
+  // With `dropout_key` the model is in training mode, without it dropout is off.
+  [[nodiscard]] virtual at::Tensor forward(const at::Tensor& latents, const at::Tensor& timesteps,
+                                           const Condition& condition,
+                                           const std::optional<DropoutKey>& dropout_key) = 0;
+
+  // Name and tensor in registration order. The tensors are the live parameters: assigning
+  // `.set_data()` to them redirects the model to other storage.
+  [[nodiscard]] virtual std::vector<std::pair<std::string, at::Tensor>> named_parameters()
+      const = 0;
+
+  [[nodiscard]] virtual int64_t in_channels() const noexcept = 0;
+  [[nodiscard]] virtual int64_t out_channels() const noexcept = 0;
+  [[nodiscard]] virtual int64_t sample_size_multiple() const noexcept = 0;  // H and W divide by it.
+  [[nodiscard]] virtual int64_t cross_attention_dim() const noexcept = 0;   // 0: takes no text.
+  [[nodiscard]] virtual bool takes_class_labels() const noexcept = 0;
+  // config.json as text, as loaded (unknown but representable keys kept), for saving.
+  [[nodiscard]] virtual std::string config_json() const = 0;
+  [[nodiscard]] virtual std::string folder_name() const = 0;  // "unet" | "transformer"
+  virtual void to_device(const std::string& device) = 0;
+};
+
+// Builds the network of a diffusers config.json with random weights: torch's default
+// initialisation, drawn from position (seed, Stream::kInitialWeights), equal on every rank. A value
+// that cannot be represented exactly is an InputError naming file and key.
+[[nodiscard]] std::unique_ptr<DiffusionModel> make_model(const std::filesystem::path& config_json,
+                                                         double dropout, uint64_t seed);
+
+// A diffusers folder (with or without unet/), or a .safetensors with its config.json beside it.
+// Parameters are float32. Missing, surplus or misshapen tensors are InputErrors naming them.
+[[nodiscard]] std::unique_ptr<DiffusionModel> load_model(const std::filesystem::path& weights,
+                                                         double dropout);
+
+// Writes config.json and diffusion_pytorch_model.safetensors (float32) into `folder`, which exists.
+// `tensors` holds the parameters under their names (live ones, or EMA's).
+void save_model_folder(const std::filesystem::path& folder, const std::string& config_json,
+                       const std::vector<std::pair<std::string, at::Tensor>>& tensors);
+}  // namespace trireme

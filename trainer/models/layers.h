@@ -1,0 +1,124 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace trireme {
+
+// How a parameter starts where a model begins from random weights.
+struct Init {
+  enum class Kind { kUniform, kNormal, kOnes, kZeros };
+  Kind kind = Kind::kZeros;
+  double bound = 0.0;  // kUniform draws from [-bound, bound).
+};
+
+struct NamedParameter {
+  std::string name;
+  at::Tensor tensor;
+  Init init;
+};
+
+// Where a layer under construction puts its parameters: a list, and the prefix of their names. The
+// list is in the order of construction, which is that of diffusers' named_parameters().
+class ParameterScope {
+ public:
+  // `parameters` outlives the scope.
+  explicit ParameterScope(std::vector<NamedParameter>& parameters) : parameters_(&parameters) {}
+  // The scope of a part: `scope / "attn1" / "to_q"` adds names `attn1.to_q.…`.
+  [[nodiscard]] ParameterScope operator/(std::string_view part) const;
+  [[nodiscard]] ParameterScope operator/(int64_t index) const;
+  // Adds an uninitialised float32 parameter that requires a gradient.
+  [[nodiscard]] at::Tensor add(std::string_view name, std::vector<int64_t> shape, Init init) const;
+
+ private:
+  std::vector<NamedParameter>* parameters_;
+  std::string prefix_;
+};
+
+enum class Bias { kPresent, kNone };
+
+// Layers are values that share their parameters' storage with the list of their scope. All are
+// local and const once constructed.
+class Linear {
+ public:
+  Linear(const ParameterScope& scope, int64_t in, int64_t out, Bias bias = Bias::kPresent);
+  [[nodiscard]] at::Tensor operator()(const at::Tensor& x) const;  // (…, in) -> (…, out)
+
+ private:
+  at::Tensor weight_;  // (out, in)
+  at::Tensor bias_;    // (out) or undefined
+};
+
+class Conv2d {
+ public:
+  struct Options {
+    int64_t kernel = 3;
+    int64_t stride = 1;
+    int64_t padding = 1;
+  };
+  Conv2d(const ParameterScope& scope, int64_t in, int64_t out, Options options);
+  [[nodiscard]] at::Tensor operator()(
+      const at::Tensor& x) const;  // (N, in, H, W) -> (N, out, H', W')
+
+ private:
+  at::Tensor weight_;  // (out, in, kernel, kernel)
+  at::Tensor bias_;    // (out)
+  Options options_;
+};
+
+class GroupNorm {
+ public:
+  // REQUIRES: groups divides channels.
+  GroupNorm(const ParameterScope& scope, int64_t groups, int64_t channels, double eps);
+  [[nodiscard]] at::Tensor operator()(const at::Tensor& x) const;  // (N, C, …)
+
+ private:
+  at::Tensor weight_;
+  at::Tensor bias_;
+  int64_t groups_;
+  double eps_;
+};
+
+class LayerNorm {
+ public:
+  LayerNorm(const ParameterScope& scope, int64_t channels, double eps = 1e-5);
+  [[nodiscard]] at::Tensor operator()(const at::Tensor& x) const;  // (…, C)
+
+ private:
+  at::Tensor weight_;
+  at::Tensor bias_;
+  double eps_;
+};
+
+enum class Activation { kNone, kSilu, kMish, kGelu, kRelu };
+[[nodiscard]] at::Tensor activate(Activation activation, const at::Tensor& x);
+
+// Two linear layers with an activation between: diffusers' TimestepEmbedding.
+class TimestepEmbedding {
+ public:
+  TimestepEmbedding(const ParameterScope& scope, int64_t in, int64_t out, Activation between,
+                    Activation after);
+  [[nodiscard]] at::Tensor operator()(const at::Tensor& x) const;  // (N, in) -> (N, out)
+
+ private:
+  Linear linear_1_;
+  Linear linear_2_;
+  Activation between_;
+  Activation after_;
+};
+
+enum class SinusoidOrder { kSinCos, kCosSin };
+
+// Sinusoidal embedding of positions (Vaswani et al., 2017) as diffusers' Timesteps computes it.
+// timesteps: (N) of any dtype; result: (N, channels) float32.
+[[nodiscard]] at::Tensor sinusoidal_embedding(const at::Tensor& timesteps, int64_t channels,
+                                              SinusoidOrder order, double freq_shift);
+
+// Fills the parameters with torch's default initialisation, drawn from Philox with Stream
+// kInitialWeights, the parameter's index as sample and the element's as position in the stream.
+void initialize_parameters(const std::vector<NamedParameter>& parameters, uint64_t seed);
+}  // namespace trireme

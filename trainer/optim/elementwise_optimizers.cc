@@ -1,0 +1,251 @@
+#include <algorithm>
+#include <array>
+#include <cfloat>
+#include <cmath>
+#include <string>
+#include <utility>
+
+#include <torch/torch.h>
+
+#include "core/error.h"
+#include "trainer/optim/elementwise_kernels.h"
+#include "trainer/optim/flat_state.h"
+#include "trainer/optim/optimizer_kinds.h"
+
+namespace trireme::internal {
+namespace {
+constexpr int64_t kGrain = int64_t{1} << 16;  // Elements below which a thread does not pay.
+
+struct HostSlice {
+  int64_t num_elements = 0;
+  float* params = nullptr;
+  const float* grads = nullptr;
+  std::array<float*, 2> state = {};  // As many as there are slots.
+};
+
+struct TensorSlice {
+  at::Tensor params;
+  at::Tensor grads;  // Already scaled.
+  std::array<at::Tensor, 2> state;
+};
+
+// Cuts every range into slices and leaves the arithmetic to its children.
+class ElementwiseOptimizer : public Optimizer {
+ public:
+  ElementwiseOptimizer(std::vector<FlatBucket>& buckets, const std::vector<FlatRange>& ranges,
+                       ComputePath path, std::vector<std::string> slots)
+      : buckets_(buckets),
+        ranges_(ranges),
+        path_(path),
+        state_(buckets, ranges, std::move(slots)) {}
+
+  void step(int64_t step, double lr, const at::Tensor& grad_scale) override {
+    const torch::NoGradGuard no_grad;
+    prepare(step, lr);
+    const bool on_host = path_ == ComputePath::kHostLoops;
+    const float scale = on_host ? grad_scale.item<float>() : 1.0F;
+    for (size_t b = 0; b < buckets_.size(); ++b) {
+      if (ranges_[b].first == ranges_[b].last) continue;
+      if (on_host) {
+        update_on_host(b, scale);
+      } else {
+        update_by_tensors(b, grad_scale);
+      }
+    }
+  }
+  [[nodiscard]] NamedTensors state() const override { return state_.tensors(); }
+  void load_state(const SafetensorsReader& reader) override { state_.load(reader); }
+  [[nodiscard]] int num_state_tensors() const noexcept override { return state_.num_slots(); }
+
+ protected:
+  virtual void prepare(int64_t step, double lr) = 0;
+  virtual void update(const HostSlice& slice, float scale) const = 0;
+  virtual void update(TensorSlice& slice) const = 0;
+
+ private:
+  void update_on_host(size_t bucket, float scale) {
+    const auto [first, last] = ranges_[bucket];
+    float* params = buckets_[bucket].params.data_ptr<float>() + first;
+    const float* grads = buckets_[bucket].grads.const_data_ptr<float>() + first;
+    std::array<float*, 2> values = {};
+    for (int slot = 0; slot < state_.num_slots(); ++slot) {
+      const auto index = static_cast<size_t>(slot);
+      values[index] = state_.values(index, bucket).data_ptr<float>();
+    }
+    at::parallel_for(0, last - first, kGrain, [&](int64_t begin, int64_t end) {
+      HostSlice slice{end - begin, params + begin, grads + begin, {}};
+      for (size_t slot = 0; slot < values.size(); ++slot) {
+        if (values[slot] != nullptr) slice.state[slot] = values[slot] + begin;
+      }
+      update(slice, scale);
+    });
+  }
+
+  void update_by_tensors(size_t bucket, const at::Tensor& grad_scale) {
+    const auto [first, last] = ranges_[bucket];
+    TensorSlice slice;
+    slice.params = buckets_[bucket].params.narrow(0, first, last - first);
+    slice.grads = buckets_[bucket].grads.narrow(0, first, last - first) * grad_scale;
+    for (int slot = 0; slot < state_.num_slots(); ++slot) {
+      const auto index = static_cast<size_t>(slot);
+      slice.state[index] = state_.values(index, bucket);
+    }
+    update(slice);
+  }
+
+  std::vector<FlatBucket>& buckets_;
+  std::vector<FlatRange> ranges_;
+  ComputePath path_;
+  FlatState state_;
+};
+
+// Adam (Kingma and Ba, 2015) and AdamW (Loshchilov and Hutter, 2019) as torch.optim has them.
+class AdamOptimizer final : public ElementwiseOptimizer {
+ public:
+  AdamOptimizer(const OptimOptions& options, std::vector<FlatBucket>& buckets,
+                const std::vector<FlatRange>& ranges, ComputePath path)
+      : ElementwiseOptimizer(buckets, ranges, path, {"exp_avg", "exp_avg_sq"}), options_(options) {}
+
+ protected:
+  void prepare(int64_t step, double lr) override {
+    step_ = step;
+    lr_ = lr;
+    const auto [beta1, beta2] = options_.betas;
+    const auto s = static_cast<double>(step);
+    const bool is_decoupled = options_.name == OptimizerName::kAdamW;
+    factors_ = {.beta1 = static_cast<float>(beta1),
+                .one_minus_beta1 = static_cast<float>(1 - beta1),
+                .beta2 = static_cast<float>(beta2),
+                .one_minus_beta2 = static_cast<float>(1 - beta2),
+                .step_size = static_cast<float>(lr / (1 - std::pow(beta1, s))),
+                .inverse_root_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, s))),
+                // Never 0: padding divides 0 by it.
+                .eps = std::max(static_cast<float>(options_.eps), FLT_MIN),
+                .decay = static_cast<float>(is_decoupled ? 1 - lr * options_.weight_decay : 1.0),
+                .l2 = static_cast<float>(is_decoupled ? 0.0 : options_.weight_decay)};
+  }
+  void update(const HostSlice& slice, float scale) const override {
+    adam_update(factors_, scale, slice.num_elements, slice.params, slice.grads, slice.state[0],
+                slice.state[1]);
+  }
+  void update(TensorSlice& slice) const override {
+    const auto step = torch::full({}, static_cast<double>(step_),
+                                  torch::dtype(torch::kFloat).device(slice.params.device()));
+    std::vector<at::Tensor> params = {slice.params};
+    std::vector<at::Tensor> grads = {slice.grads};
+    std::vector<at::Tensor> exp_avg = {slice.state[0]};
+    std::vector<at::Tensor> exp_avg_sq = {slice.state[1]};
+    const double eps = std::max(options_.eps, static_cast<double>(FLT_MIN));
+    if (options_.name == OptimizerName::kAdamW) {
+      at::_fused_adamw_(params, grads, exp_avg, exp_avg_sq, {}, {step}, lr_, options_.betas[0],
+                        options_.betas[1], options_.weight_decay, eps, /*amsgrad=*/false,
+                        /*maximize=*/false);
+    } else {
+      at::_fused_adam_(params, grads, exp_avg, exp_avg_sq, {}, {step}, lr_, options_.betas[0],
+                       options_.betas[1], options_.weight_decay, eps, /*amsgrad=*/false,
+                       /*maximize=*/false);
+    }
+  }
+
+ private:
+  OptimOptions options_;
+  AdamFactors factors_;
+  int64_t step_ = 0;
+  double lr_ = 0.0;
+};
+
+// torch.optim.SGD: momentum without dampening, weight decay added to the gradient.
+class SgdOptimizer final : public ElementwiseOptimizer {
+ public:
+  SgdOptimizer(const OptimOptions& options, std::vector<FlatBucket>& buckets,
+               const std::vector<FlatRange>& ranges, ComputePath path)
+      : ElementwiseOptimizer(buckets, ranges, path,
+                             options.momentum > 0 ? std::vector<std::string>{"momentum_buffer"}
+                                                  : std::vector<std::string>{}),
+        options_(options) {}
+
+ protected:
+  void prepare(int64_t, double lr) override {
+    lr_ = lr;
+    factors_ = {.lr = static_cast<float>(lr),
+                .momentum = static_cast<float>(options_.momentum),
+                .look_ahead = options_.nesterov ? static_cast<float>(options_.momentum) : 1.0F,
+                .own = options_.nesterov ? 1.0F : 0.0F,
+                .l2 = static_cast<float>(options_.weight_decay)};
+  }
+  void update(const HostSlice& slice, float scale) const override {
+    if (slice.state[0] == nullptr) {
+      sgd_update_without_momentum(factors_, scale, slice.num_elements, slice.params, slice.grads);
+    } else {
+      sgd_update(factors_, scale, slice.num_elements, slice.params, slice.grads, slice.state[0]);
+    }
+  }
+  void update(TensorSlice& slice) const override {
+    slice.grads.add_(slice.params, options_.weight_decay);
+    at::Tensor direction = slice.grads;
+    if (slice.state[0].defined()) {
+      slice.state[0].mul_(options_.momentum).add_(slice.grads);
+      direction =
+          options_.nesterov ? slice.grads.add(slice.state[0], options_.momentum) : slice.state[0];
+    }
+    slice.params.sub_(direction, lr_);
+  }
+
+ private:
+  OptimOptions options_;
+  SgdFactors factors_;
+  double lr_ = 0.0;
+};
+
+// Lion (Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023).
+class LionOptimizer final : public ElementwiseOptimizer {
+ public:
+  LionOptimizer(const OptimOptions& options, std::vector<FlatBucket>& buckets,
+                const std::vector<FlatRange>& ranges, ComputePath path)
+      : ElementwiseOptimizer(buckets, ranges, path, {"exp_avg"}), options_(options) {}
+
+ protected:
+  void prepare(int64_t, double lr) override {
+    lr_ = lr;
+    const auto [beta1, beta2] = options_.betas;
+    factors_ = {.lr = static_cast<float>(lr),
+                .beta1 = static_cast<float>(beta1),
+                .one_minus_beta1 = static_cast<float>(1 - beta1),
+                .beta2 = static_cast<float>(beta2),
+                .one_minus_beta2 = static_cast<float>(1 - beta2),
+                .decay = static_cast<float>(1 - lr * options_.weight_decay)};
+  }
+  void update(const HostSlice& slice, float scale) const override {
+    lion_update(factors_, scale, slice.num_elements, slice.params, slice.grads, slice.state[0]);
+  }
+  void update(TensorSlice& slice) const override {
+    const auto [beta1, beta2] = options_.betas;
+    const at::Tensor direction = (slice.state[0] * beta1).add_(slice.grads, 1 - beta1).sign_();
+    slice.state[0].mul_(beta2).add_(slice.grads, 1 - beta2);
+    slice.params.mul_(1 - lr_ * options_.weight_decay).sub_(direction, lr_);
+  }
+
+ private:
+  OptimOptions options_;
+  LionFactors factors_;
+  double lr_ = 0.0;
+};
+}  // namespace
+
+std::unique_ptr<Optimizer> make_elementwise_optimizer(const OptimOptions& options,
+                                                      std::vector<FlatBucket>& buckets,
+                                                      const std::vector<FlatRange>& ranges,
+                                                      ComputePath path) {
+  switch (options.name) {
+    case OptimizerName::kAdamW:
+    case OptimizerName::kAdam:
+      return std::make_unique<AdamOptimizer>(options, buckets, ranges, path);
+    case OptimizerName::kSgd:
+      return std::make_unique<SgdOptimizer>(options, buckets, ranges, path);
+    case OptimizerName::kLion:
+      return std::make_unique<LionOptimizer>(options, buckets, ranges, path);
+    default:
+      throw InternalError("not an element-wise optimizer");
+  }
+}
+}  // namespace trireme::internal

@@ -1,0 +1,124 @@
+#include <cmath>
+#include <utility>
+
+#include <torch/torch.h>
+
+#include "trainer/optim/flat_state.h"
+#include "trainer/optim/optimizer_kinds.h"
+#include "trainer/optim/tensor_norm.h"
+
+namespace trireme::internal {
+namespace {
+constexpr double kLarsTrust = 0.001;  // Eta of the paper, its value there.
+
+// `numerator / denominator`, or 1 where either is 0. 0-d, float32.
+at::Tensor ratio_or_one(const at::Tensor& numerator, const at::Tensor& denominator) {
+  const at::Tensor ratio = (numerator / denominator).to(torch::kFloat);
+  return torch::where((numerator > 0).logical_and(denominator > 0), ratio, torch::ones_like(ratio));
+}
+
+// Updates whole tensors, one after the other.
+class LayerwiseOptimizer : public Optimizer {
+ public:
+  LayerwiseOptimizer(std::vector<FlatBucket>& buckets, const std::vector<FlatRange>& ranges,
+                     std::vector<std::string> slots)
+      : buckets_(buckets), ranges_(ranges), state_(buckets, ranges, std::move(slots)) {}
+
+  void step(int64_t step, double lr, const at::Tensor& grad_scale) override {
+    const torch::NoGradGuard no_grad;
+    for (size_t b = 0; b < buckets_.size(); ++b) {
+      for (const auto& segment : buckets_[b].segments) {
+        const bool is_held = segment.offset >= ranges_[b].first &&
+                             segment.offset + segment.num_elements <= ranges_[b].last;
+        if (!is_held) continue;
+        const auto view = [&](const at::Tensor& flat) {
+          return flat.narrow(0, segment.offset, segment.num_elements).view(segment.shape);
+        };
+        std::vector<at::Tensor> state;
+        for (int slot = 0; slot < state_.num_slots(); ++slot) {
+          state.push_back(state_.segment(static_cast<size_t>(slot), b, segment));
+        }
+        update(step, lr, view(buckets_[b].params), view(buckets_[b].grads) * grad_scale, state);
+      }
+    }
+  }
+  [[nodiscard]] NamedTensors state() const override { return state_.tensors(); }
+  void load_state(const SafetensorsReader& reader) override { state_.load(reader); }
+  [[nodiscard]] int num_state_tensors() const noexcept override { return state_.num_slots(); }
+
+ protected:
+  // All of one tensor's shape; `grads` is a copy that may be changed.
+  virtual void update(int64_t step, double lr, at::Tensor params, at::Tensor grads,
+                      std::vector<at::Tensor>& state) const = 0;
+
+ private:
+  std::vector<FlatBucket>& buckets_;
+  std::vector<FlatRange> ranges_;
+  FlatState state_;
+};
+
+// LAMB (You et al., "Large Batch Optimization for Deep Learning", 2020), algorithm 2, with bias
+// correction and the identity for phi.
+class LambOptimizer final : public LayerwiseOptimizer {
+ public:
+  LambOptimizer(const OptimOptions& options, std::vector<FlatBucket>& buckets,
+                const std::vector<FlatRange>& ranges)
+      : LayerwiseOptimizer(buckets, ranges, {"exp_avg", "exp_avg_sq"}), options_(options) {}
+
+ protected:
+  void update(int64_t step, double lr, at::Tensor params, at::Tensor grads,
+              std::vector<at::Tensor>& state) const override {
+    const auto [beta1, beta2] = options_.betas;
+    const auto s = static_cast<double>(step);
+    state[0].lerp_(grads, 1 - beta1);
+    state[1].mul_(beta2).addcmul_(grads, grads, 1 - beta2);
+    const double root_bias2 = std::sqrt(1 - std::pow(beta2, s));
+    const at::Tensor denominator = (state[1].sqrt() / root_bias2).add_(options_.eps);
+    at::Tensor direction = (state[0] / (1 - std::pow(beta1, s))).div_(denominator);
+    direction.add_(params, options_.weight_decay);
+    params.sub_(direction.mul_(ratio_or_one(norm_of(params), norm_of(direction))), lr);
+  }
+
+ private:
+  OptimOptions options_;
+};
+
+// LARS (You et al., "Large Batch Training of Convolutional Networks", 2017): the gradient with its
+// weight decay, scaled to the tensor's norm, goes through torch.optim.SGD's momentum.
+class LarsOptimizer final : public LayerwiseOptimizer {
+ public:
+  LarsOptimizer(const OptimOptions& options, std::vector<FlatBucket>& buckets,
+                const std::vector<FlatRange>& ranges)
+      : LayerwiseOptimizer(buckets, ranges, {"momentum_buffer"}), options_(options) {}
+
+ protected:
+  void update(int64_t, double lr, at::Tensor params, at::Tensor grads,
+              std::vector<at::Tensor>& state) const override {
+    const at::Tensor norm = norm_of(params);
+    const at::Tensor grad_norm = norm_of(grads);
+    const at::Tensor trust = torch::where(
+        grad_norm > 0, ratio_or_one(kLarsTrust * norm, grad_norm + options_.weight_decay * norm),
+        torch::ones({}, params.options()));
+    grads.add_(params, options_.weight_decay).mul_(trust);
+    state[0].mul_(options_.momentum).add_(grads);
+    if (options_.nesterov) {
+      params.sub_(grads.add_(state[0], options_.momentum), lr);
+    } else {
+      params.sub_(state[0], lr);
+    }
+  }
+
+ private:
+  OptimOptions options_;
+};
+}  // namespace
+
+std::unique_ptr<Optimizer> make_layerwise_optimizer(const OptimOptions& options,
+                                                    std::vector<FlatBucket>& buckets,
+                                                    const std::vector<FlatRange>& ranges) {
+  const bool is_lamb = options.name == OptimizerName::kLamb;
+  require_whole_tensors(buckets, ranges, is_lamb ? "lamb" : "lars");
+  if (is_lamb) return std::make_unique<LambOptimizer>(options, buckets, ranges);
+  return std::make_unique<LarsOptimizer>(options, buckets, ranges);
+}
+}  // namespace trireme::internal

@@ -1,0 +1,82 @@
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "trainer/config.h"
+#include "trainer/models/safetensors.h"
+
+namespace trireme {
+
+// A parameter's place in a flat buffer.
+struct FlatSegment {
+  std::string name;  // diffusers' name
+  std::vector<int64_t> shape;
+  int64_t offset = 0;  // In elements, from the buffer's start; a multiple of 256.
+  int64_t num_elements = 0;
+};
+
+// One flat bucket: parameters, gradients and where each tensor lies. Padding between segments is
+// zero.
+struct FlatBucket {
+  at::Tensor params;  // (n) float32
+  at::Tensor grads;   // (n) float32
+  std::vector<FlatSegment> segments;
+};
+
+// What an optimizer updates of a bucket: elements [first, last), the whole or a shard's range.
+struct FlatRange {
+  int64_t first = 0;
+  int64_t last = 0;
+};
+
+// An optimizer over flat ranges, with the semantics of torch.optim where it has them. Owns its
+// state (allocated for the ranges only). Local: identical on all ranks, or each its shard.
+class Optimizer {
+ public:
+  virtual ~Optimizer() = default;
+  // One update of every range from the buckets' gradients, each multiplied by `grad_scale` (0-d,
+  // float32, on the parameters' device: clipping without a host synchronisation). step counts
+  // from 1.
+  virtual void step(int64_t step, double lr, const at::Tensor& grad_scale) = 0;
+
+  // State by parameter, "exp_avg/NAME", whole tensors in the parameter's shape, independent of
+  // buckets and ranges; views where the range holds all of a tensor. What a range does not hold is
+  // zero, so that the sum over ranks is the whole.
+  [[nodiscard]] virtual NamedTensors state() const = 0;
+  // Throws InputError naming what is missing or misshapen.
+  virtual void load_state(const SafetensorsReader& reader) = 0;
+  // Floats of state per parameter; 0 where it is sublinear.
+  [[nodiscard]] virtual int num_state_tensors() const noexcept = 0;
+};
+
+// `buckets` outlive the optimizer; `ranges` has one entry a bucket (whole buckets when empty).
+// Throws UsageError naming parallel.shard_optimizer where lamb, lars or adafactor get parts of
+// tensors. Formulas and sources: docs/optimizers.md.
+[[nodiscard]] std::unique_ptr<Optimizer> make_optimizer(const OptimOptions& options,
+                                                        std::vector<FlatBucket>& buckets,
+                                                        std::vector<FlatRange> ranges = {});
+
+// Exponential moving average of the parameters (docs/config.md, [ema]); starts as a copy.
+class Ema {
+ public:
+  Ema(double decay, std::vector<FlatBucket>& buckets);
+  void update(int64_t step);  // After update `step` (from 1): d = min(decay, (1 + s) / (10 + s)).
+  [[nodiscard]] NamedTensors tensors() const;  // By parameter name, views.
+  void load(const SafetensorsReader& reader);
+  // Exchanges the parameters' values with the averages; twice restores them.
+  void swap();
+
+ private:
+  double decay_;
+  std::vector<FlatBucket>& buckets_;
+  std::vector<at::Tensor> averages_;
+};
+
+// Sum of squares of all gradients in double, over fixed blocks in a fixed order: the same bits for
+// the same gradients at any number of ranks and threads. 0-d, float64.
+[[nodiscard]] at::Tensor sum_of_squares(const std::vector<FlatBucket>& buckets);
+}  // namespace trireme

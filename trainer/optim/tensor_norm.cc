@@ -1,0 +1,68 @@
+#include "trainer/optim/tensor_norm.h"
+
+#include <algorithm>
+#include <vector>
+
+#include <torch/torch.h>
+
+#include "core/error.h"
+#include "trainer/optim/elementwise_kernels.h"
+#include "trainer/optim/optimizer.h"
+
+namespace trireme {
+namespace internal {
+namespace {
+constexpr int64_t kBlock = 4096;  // Elements. Part of what a gradient norm means: never change it.
+constexpr int64_t kBlocksAThread = 32;
+
+double host_sum_of_squares(const float* values, int64_t n) {
+  std::vector<double> sums(static_cast<size_t>((n + kBlock - 1) / kBlock));
+  at::parallel_for(0, static_cast<int64_t>(sums.size()), kBlocksAThread,
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t block = begin; block < end; ++block) {
+                       const int64_t first = block * kBlock;
+                       sums[static_cast<size_t>(block)] =
+                           block_sum_of_squares(values + first, std::min(kBlock, n - first));
+                     }
+                   });
+  double total = 0.0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+}  // namespace
+
+at::Tensor sum_of_squares_of(const at::Tensor& values) {
+  check(values.is_contiguous() && values.scalar_type() == torch::kFloat, "contiguous float32");
+  const torch::NoGradGuard no_grad;
+  if (values.is_cpu()) {
+    return torch::full({}, host_sum_of_squares(values.const_data_ptr<float>(), values.numel()),
+                       torch::kDouble);
+  }
+  const at::Tensor flat = values.view({-1});
+  at::Tensor total = torch::zeros({}, torch::dtype(torch::kDouble).device(values.device()));
+  const int64_t whole = values.numel() / kBlock * kBlock;
+  if (whole > 0) {
+    total += flat.narrow(0, 0, whole).view({-1, kBlock}).to(torch::kDouble).square().sum(1).sum();
+  }
+  if (whole < values.numel()) {
+    total += flat.narrow(0, whole, values.numel() - whole).to(torch::kDouble).square().sum();
+  }
+  return total;
+}
+
+at::Tensor norm_of(const at::Tensor& values) { return sum_of_squares_of(values).sqrt(); }
+}  // namespace internal
+
+at::Tensor sum_of_squares(const std::vector<FlatBucket>& buckets) {
+  const torch::NoGradGuard no_grad;
+  at::Tensor total;
+  for (const auto& bucket : buckets) {
+    for (const auto& segment : bucket.segments) {
+      const at::Tensor part =
+          internal::sum_of_squares_of(bucket.grads.narrow(0, segment.offset, segment.num_elements));
+      total = total.defined() ? total.add_(part) : part;
+    }
+  }
+  return total.defined() ? total : torch::zeros({}, torch::kDouble);
+}
+}  // namespace trireme

@@ -1,0 +1,99 @@
+#include "trainer/reduce/gradient_buckets.h"
+
+#include <torch/torch.h>
+
+#include "core/error.h"
+#include "trainer/reduce/grad_hooks.h"
+
+namespace trireme {
+namespace {
+constexpr int64_t kSegmentAlignment = 256;
+
+int64_t round_up(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+}  // namespace
+
+BucketPlan plan_buckets(const std::vector<size_t>& gradient_order,
+                        const std::vector<int64_t>& num_elements, const BucketOptions& options) {
+  BucketPlan plan;
+  int64_t filled = 0;
+  for (const size_t index : gradient_order) {
+    const int64_t limit =
+        plan.size() <= 1 ? options.first_bucket_elements : options.bucket_elements;
+    const int64_t size = round_up(num_elements[index], kSegmentAlignment);
+    if (plan.empty() || (filled > 0 && filled + size > limit)) {
+      plan.emplace_back();
+      filled = 0;
+    }
+    plan.back().push_back(index);
+    filled += size;
+  }
+  return plan;
+}
+
+std::vector<size_t> measure_gradient_order(const NamedParameters& parameters,
+                                           const std::function<void()>& backward) {
+  std::vector<size_t> order;
+  std::vector<bool> seen(parameters.size(), false);
+  {
+    GradHooks hooks;
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      hooks.add(parameters[i].second, [&, i] {
+        if (!seen[i]) order.push_back(i);
+        seen[i] = true;
+      });
+    }
+    backward();
+  }
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    parameters[i].second.mutable_grad() = at::Tensor();
+    if (!seen[i]) {
+      throw UsageError("parameter '" + parameters[i].first +
+                       "' is to be trained but takes no part in the model's output (its gradient "
+                       "never came). Freeze it with freeze.patterns = [\"^" +
+                       parameters[i].first + "$\"].");
+    }
+  }
+  return order;
+}
+
+GradientBuckets::GradientBuckets(Communicator& comm, const NamedParameters& parameters,
+                                 const BucketPlan& plan) {
+  const torch::NoGradGuard no_grad;
+  for (const auto& members : plan) {
+    FlatBucket bucket;
+    int64_t offset = 0;
+    for (const size_t index : members) {
+      const auto& [name, tensor] = parameters[index];
+      bucket.segments.push_back({.name = name,
+                                 .shape = tensor.sizes().vec(),
+                                 .offset = offset,
+                                 .num_elements = tensor.numel()});
+      offset += round_up(tensor.numel(), kSegmentAlignment);
+    }
+    const int64_t length = round_up(offset, kSegmentAlignment * comm.world_size());
+    gradient_memory_.push_back(comm.allocate(length, ScalarType::kFloat32));
+    const auto device = parameters[members.front()].second.device();
+    const auto options = torch::dtype(torch::kFloat32).device(device);
+    bucket.grads = torch::from_blob(gradient_memory_.back()->view().data, {length}, options);
+    bucket.params = torch::zeros({length}, options);
+    parameters_.emplace_back();
+    for (size_t i = 0; i < members.size(); ++i) {
+      at::Tensor tensor = parameters[members[i]].second;
+      const auto& segment = bucket.segments[i];
+      auto view = bucket.params.narrow(0, segment.offset, segment.num_elements).view(segment.shape);
+      view.copy_(tensor.detach());
+      tensor.set_data(view);
+      tensor.mutable_grad() =
+          bucket.grads.narrow(0, segment.offset, segment.num_elements).view(segment.shape);
+      parameters_.back().push_back(tensor);
+    }
+    buckets_.push_back(std::move(bucket));
+  }
+}
+
+void GradientBuckets::zero_grad() {
+  for (auto& bucket : buckets_) bucket.grads.zero_();
+}
+}  // namespace trireme

@@ -1,0 +1,46 @@
+#include <algorithm>
+#include <string>
+#include <string_view>
+
+#include "trainer/diffusion/scheduler_config.h"
+#include "trainer/pipeline_folder.h"
+#include "trainer/session.h"
+
+namespace trireme {
+namespace {
+// Takes the scheduler's value for a key that the user did not set; keeps the user's, with a warning,
+// where both are there and differ.
+template <typename T>
+void settle(T& value, const T& of_scheduler, std::string_view key, const std::vector<std::string>& keys_set,
+            const std::string& file, std::vector<std::string>& warnings) {
+  if (value == of_scheduler) return;
+  if (std::find(keys_set.begin(), keys_set.end(), key) == keys_set.end()) {
+    value = of_scheduler;
+    return;
+  }
+  warnings.push_back(std::string(key) + " differs from what the model was trained with (" + file +
+                     "): the configuration's value is used. Remove the key to use the model's own.");
+}
+}  // namespace
+
+ResolvedObjective resolve_objective(const Config& config, const std::vector<std::string>& keys_set) {
+  ResolvedObjective resolved{.objective = config.objective, .noise = config.noise, .warnings = {}};
+  const auto folder = pipeline_part(config.model.weights, "scheduler");
+  if (!folder) return resolved;
+  const auto scheduler = read_scheduler_config(*folder);
+  if (!scheduler) return resolved;
+  const std::string file = (*folder / "scheduler_config.json").string();
+  const auto take = [&](auto& value, const auto& of_scheduler, std::string_view key) {
+    settle(value, of_scheduler, key, keys_set, file, resolved.warnings);
+  };
+  take(resolved.objective.prediction, scheduler->prediction, "objective.prediction");
+  if (resolved.objective.prediction == Prediction::kFlow) return resolved;
+  take(resolved.noise.schedule, scheduler->noise.schedule, "noise.schedule");
+  take(resolved.noise.beta_start, scheduler->noise.beta_start, "noise.beta_start");
+  take(resolved.noise.beta_end, scheduler->noise.beta_end, "noise.beta_end");
+  take(resolved.noise.timesteps, scheduler->noise.timesteps, "noise.timesteps");
+  take(resolved.noise.rescale_zero_terminal_snr, scheduler->noise.rescale_zero_terminal_snr,
+       "noise.rescale_zero_terminal_snr");
+  return resolved;
+}
+}  // namespace trireme

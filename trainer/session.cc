@@ -1,0 +1,138 @@
+#include "trainer/session.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+#include <thread>
+
+#include <torch/torch.h>
+#ifdef TRIREME_WITH_CUDA
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+#include "core/error.h"
+#include "trainer/diffusion/scheduler_config.h"
+#include "trainer/pipeline_folder.h"
+
+namespace trireme {
+namespace {
+std::vector<std::filesystem::path> paths_of(const std::vector<std::string>& names) {
+  return {names.begin(), names.end()};
+}
+
+void check_data_fits(const LatentDataset& dataset, const DiffusionModel& model, const std::string& key) {
+  for (const auto& shape_class : dataset.classes()) {
+    const LatentShape& shape = shape_class.shape;
+    const std::string place = key + ": " + dataset.describe(shape_class.ranges.front().first);
+    if (shape.channels != model.in_channels()) {
+      throw InputError(place + ": its latents have " + std::to_string(shape.channels) +
+                       " channels, but the model takes " + std::to_string(model.in_channels()) +
+                       ". Pack the pictures with the VAE that belongs to this model.");
+    }
+    const int64_t multiple = model.sample_size_multiple();
+    if (shape.height % multiple != 0 || shape.width % multiple != 0) {
+      throw InputError(place + ": its latents are " + std::to_string(shape.height) + " x " +
+                       std::to_string(shape.width) + ", but the model needs multiples of " +
+                       std::to_string(multiple) + ". Pack the pictures at another resolution.");
+    }
+  }
+  if (model.cross_attention_dim() > 0) {
+    const auto text = dataset.text();
+    if (!text) {
+      throw InputError(key + ": the model has cross-attention, but the file has no /text/prompt_embeds (" +
+                       dataset.describe(0) + "). Pack the pictures with captions.");
+    }
+    if (text->width != model.cross_attention_dim()) {
+      throw InputError(key + ": the text embeddings are " + std::to_string(text->width) +
+                       " wide, but the model's cross_attention_dim is " +
+                       std::to_string(model.cross_attention_dim()) + " (" + dataset.describe(0) +
+                       "). Pack the captions with the text encoder that belongs to this model.");
+    }
+  }
+  if (model.takes_class_labels() && !dataset.has_labels()) {
+    throw InputError(key + ": the model takes class labels, but the file has no `labels` (" +
+                     dataset.describe(0) + "). Add an int64 dataset `labels` beside `latents`.");
+  }
+}
+
+std::unique_ptr<DiffusionModel> open_model(const Config& config, const std::filesystem::path& weights) {
+  if (!weights.empty()) return load_model(weights, config.model.dropout);
+  if (!config.model.weights.empty()) return load_model(config.model.weights, config.model.dropout);
+  return make_model(config.model.config, config.model.dropout, config.run.seed);
+}
+}  // namespace
+
+const LatentDataset& Session::validation_dataset() const {
+  return validation_files ? *validation_files : *dataset;
+}
+
+int64_t Session::num_training() const {
+  int64_t count = 0;
+  for (size_t c = 0; c < dataset->classes().size(); ++c) count += split->num_training(c);
+  return count;
+}
+
+int64_t Session::num_validation() const {
+  if (validation_files) return validation_files->num_samples();
+  int64_t count = 0;
+  for (size_t c = 0; c < dataset->classes().size(); ++c) count += split->num_validation(c);
+  return count;
+}
+
+Session open_session(Config config, const std::string& device, const std::filesystem::path& weights) {
+  Session session;
+  session.device = device;
+  session.dataset = LatentDataset::open(paths_of(config.data.train));
+  if (!config.data.validation.empty()) {
+    session.validation_files = LatentDataset::open(paths_of(config.data.validation));
+  }
+  session.split.emplace(session.dataset->classes(), config.data.validation_fraction, config.run.seed);
+  session.model = open_model(config, weights);
+  check_data_fits(*session.dataset, *session.model, "data.train");
+  if (session.validation_files) {
+    check_data_fits(*session.validation_files, *session.model, "data.validation");
+  }
+  if (session.num_training() == 0) {
+    throw UsageError("no training samples are left: data.validation_fraction = " +
+                     std::to_string(config.data.validation_fraction) + " of " +
+                     std::to_string(session.dataset->num_samples()) + " samples. Lower it.");
+  }
+  session.model->to_device(device);
+  session.schedule = std::make_unique<NoiseSchedule>(config.noise);
+  session.draw = {.seed = config.run.seed,
+                  .num_timesteps = session.schedule->num_timesteps(),
+                  .caption_dropout = config.data.caption_dropout,
+                  .flip = config.data.flip,
+                  .noise_offset = config.objective.noise_offset,
+                  .use_text = session.model->cross_attention_dim() > 0};
+  session.config = std::move(config);
+  return session;
+}
+
+std::string choose_device(const MpiEnvironment& mpi) {
+  if (torch::cuda::is_available() && static_cast<int>(torch::cuda::device_count()) >= mpi.local_size()) {
+    return "cuda:" + std::to_string(mpi.local_rank());
+  }
+  if (std::getenv("OMP_NUM_THREADS") == nullptr) {
+    const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+    torch::set_num_threads(std::max(1, cores / mpi.local_size()));
+  }
+  return "cpu";
+}
+
+int cuda_index(const std::string& device) {
+  return device.starts_with("cuda:") ? std::stoi(device.substr(5)) : -1;
+}
+
+std::function<void*()> compute_stream_of(const std::string& device) {
+#ifdef TRIREME_WITH_CUDA
+  const int index = cuda_index(device);
+  if (index >= 0) {
+    return [index]() -> void* {
+      return c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(index)).stream();
+    };
+  }
+#endif
+  return {};
+}
+}  // namespace trireme

@@ -1,0 +1,58 @@
+#pragma once
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "data/sampler.h"
+#include "dist/mpi_environment.h"
+#include "trainer/config.h"
+#include "trainer/diffusion/noise_schedule.h"
+#include "trainer/models/diffusion_model.h"
+
+namespace trireme {
+
+// What a configuration says of the objective and the model's own scheduler config overrules, with
+// what to warn of.
+struct ResolvedObjective {
+  ObjectiveOptions objective;
+  NoiseOptions noise;
+  std::vector<std::string> warnings;
+};
+// `keys_set`: the keys that the user gave. Throws InputError for an unusable scheduler config.
+[[nodiscard]] ResolvedObjective resolve_objective(const Config& config, const std::vector<std::string>& keys_set);
+
+// Data, model and objective of a configuration: what training, evaluation and sampling share. Local;
+// every rank opens its own.
+struct Session {
+  Config config;
+  std::string device;  // "cpu" or "cuda:N", N the rank's place on its node.
+  std::unique_ptr<LatentDataset> dataset;
+  std::unique_ptr<LatentDataset> validation_files;  // Of data.validation; null without.
+  std::optional<Split> split;
+  std::unique_ptr<DiffusionModel> model;
+  std::unique_ptr<NoiseSchedule> schedule;
+  DrawOptions draw;
+
+  // The data that validation reads and how its samples are found.
+  [[nodiscard]] const LatentDataset& validation_dataset() const;
+  [[nodiscard]] int64_t num_training() const;
+  [[nodiscard]] int64_t num_validation() const;
+};
+
+// Opens everything and checks that it fits together. `weights` replaces config.model.weights where it
+// is not empty (a checkpoint's folder). Throws UsageError and InputError; call inside
+// MpiEnvironment::run_on_all_ranks.
+[[nodiscard]] Session open_session(Config config, const std::string& device,
+                                   const std::filesystem::path& weights = {});
+
+// The device of this rank: its GPU where LibTorch sees enough of them, else the CPU, whose math
+// threads it sets from OMP_NUM_THREADS or the cores there are.
+[[nodiscard]] std::string choose_device(const MpiEnvironment& mpi);
+// For CommunicatorOptions: index of a "cuda:N" device, or -1; and its current stream.
+[[nodiscard]] int cuda_index(const std::string& device);
+[[nodiscard]] std::function<void*()> compute_stream_of(const std::string& device);
+}  // namespace trireme

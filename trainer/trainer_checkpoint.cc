@@ -1,0 +1,84 @@
+// The part of Trainer that saves and restores it.
+#include <utility>
+
+#include <torch/torch.h>
+
+#include "core/log.h"
+#include "trainer/diffusion/scheduler_config.h"
+#include "trainer/trainer.h"
+
+namespace trireme {
+namespace {
+NamedTensors on_cpu(const NamedTensors& tensors) {
+  NamedTensors copies;
+  copies.reserve(tensors.size());
+  for (const auto& [name, tensor] : tensors) {
+    copies.emplace_back(name, tensor.detach().to(torch::kCPU, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true).contiguous());
+  }
+  return copies;
+}
+
+void copy_parameters(const SafetensorsReader& reader, const NamedTensors& parameters) {
+  const torch::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : parameters) {
+    at::Tensor target = tensor;
+    const at::Tensor stored = reader.read(name);
+    if (stored.sizes() != target.sizes()) {
+      throw InputError(reader.files().front().string() + ": '" + name + "' has another shape than the model's.");
+    }
+    target.copy_(stored);
+  }
+}
+}  // namespace
+
+void Trainer::load_checkpoint() {
+  const auto& folder = *options_.resume;
+  state_ = open_checkpoint(folder, Verify::kSizes);
+  const SafetensorsReader weights(folder / session_.model->folder_name() / "diffusion_pytorch_model.safetensors");
+  copy_parameters(weights, session_.model->named_parameters());
+  const SafetensorsReader optimizer(folder / "optimizer.safetensors");
+  optimizer_->load_state(optimizer);
+  if (ema_) ema_->load(SafetensorsReader(folder / "ema" / "diffusion_pytorch_model.safetensors"));
+}
+
+// Every rank holds its ranges in zero-filled wholes: their sum is the whole.
+NamedTensors Trainer::optimizer_state() {
+  NamedTensors state = on_cpu(optimizer_->state());
+  if (!config_.parallel.shard_optimizer || mpi_.world_size() == 1) return state;
+  for (auto& [name, tensor] : state) {
+    if (tensor.scalar_type() != at::kFloat || tensor.dim() == 0) continue;
+    auto values = tensor.to(torch::kDouble).contiguous();
+    mpi_.all_reduce_sum(std::span(values.data_ptr<double>(), static_cast<size_t>(values.numel())));
+    tensor = values.to(torch::kFloat);
+  }
+  return state;
+}
+
+void Trainer::save_checkpoint() {
+  if (last_checkpoint_step_ == state_.step) return;
+  last_checkpoint_step_ = state_.step;
+  NamedTensors optimizer = optimizer_state();
+  mpi_.run_on_all_ranks([&] {
+    if (mpi_.rank() != 0) return;
+    log_->sync();
+    state_.metrics_size_bytes = log_->size_bytes();
+    state_.config_toml = options_.config_toml;
+    CheckpointContent content{.state = state_,
+                              .model_folder = session_.model->folder_name(),
+                              .model_config_json = session_.model->config_json(),
+                              .model = on_cpu(session_.model->named_parameters()),
+                              .ema = {},
+                              .optimizer = std::move(optimizer),
+                              .extra_files = {{"scheduler/scheduler_config.json",
+                                               scheduler_config_json(config_.noise, config_.objective.prediction)}}};
+    if (ema_) {
+      // Frozen tensors have no average of their own: their value is the average.
+      ema_->swap();
+      content.ema = on_cpu(session_.model->named_parameters());
+      ema_->swap();
+    }
+    const auto folder = write_checkpoint(options_.run_dir / "checkpoints", content, config_.checkpoint.keep);
+    log::info("checkpoint " + folder.filename().string());
+  });
+}
+}  // namespace trireme
