@@ -9,7 +9,11 @@ namespace trireme {
 std::vector<std::pair<std::string, std::string>> read_file_attributes(
     const std::filesystem::path& file) {
   const hdf5::Scope scope;
-  const hdf5::FileHandle handle(H5Fopen(file.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT));
+  const hdf5::PropertiesHandle access(H5Pcreate(H5P_FILE_ACCESS));
+#if H5_VERSION_GE(1, 10, 7)
+  H5Pset_file_locking(access.get(), false, true);  // As data/latent_file.cc has it open.
+#endif
+  const hdf5::FileHandle handle(H5Fopen(file.c_str(), H5F_ACC_RDONLY, access.get()));
   if (!handle) {
     throw InputError("cannot open " + file.string() + " as an HDF5 file: " + hdf5::last_error() +
                      ". See that it exists and is whole.");

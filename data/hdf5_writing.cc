@@ -46,6 +46,9 @@ FileWriter::FileWriter(const std::filesystem::path& file) : path_(file) {
   expect(H5Pset_obj_track_times(creation.get(), false), "leave times out");
   expect(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_V18), "fix the version");
   expect(H5Pset_alignment(access.get(), kAlignmentThresholdBytes, kAlignmentBytes), "align");
+#if H5_VERSION_GE(1, 10, 7)
+  H5Pset_file_locking(access.get(), false, true);  // Not every file system has locks.
+#endif
   file_ = FileHandle(
       expect(H5Fcreate(file.c_str(), H5F_ACC_TRUNC, creation.get(), access.get()), "create it"));
 }

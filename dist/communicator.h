@@ -26,11 +26,13 @@ class Communicator {
   virtual ~Communicator() = default;
   [[nodiscard]] virtual int rank() const noexcept = 0;  // In [0, world_size()).
   [[nodiscard]] virtual int world_size() const noexcept = 0;
-  [[nodiscard]] virtual std::string_view backend() const noexcept = 0;  // "local", "mpi", "shm", "nccl"
+  [[nodiscard]] virtual std::string_view backend()
+      const noexcept = 0;  // "local", "mpi", "shm", "nccl"
 
   // Memory for collectives, 64-byte aligned and zeroed. With shm it lies in the shared window,
   // where reduction has nothing to copy. Any other memory works too. Collective.
-  [[nodiscard]] virtual std::unique_ptr<CommBuffer> allocate(int64_t num_elements, ScalarType type) = 0;
+  [[nodiscard]] virtual std::unique_ptr<CommBuffer> allocate(int64_t num_elements,
+                                                             ScalarType type) = 0;
 
   // Replaces `buffer` on every rank by the element-wise reduction over all ranks. Collective.
   // REQUIRES: equal num_elements and type on all ranks; `buffer` outlives the returned Work.

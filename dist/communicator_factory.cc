@@ -6,6 +6,7 @@
 #include "dist/local_communicator.h"
 #include "dist/mpi_communicator.h"
 #include "dist/mpi_environment.h"
+#include "dist/mpi_environment_impl.h"
 #include "dist/nccl_communicator.h"
 #include "dist/shm_communicator.h"
 
@@ -84,7 +85,9 @@ std::unique_ptr<Communicator> make_shm_or_mpi(MpiEnvironment& mpi,
 }  // namespace
 
 std::unique_ptr<Communicator> make_communicator(MpiEnvironment& mpi,
-                                                const CommunicatorOptions& options) {
+                                                const CommunicatorOptions& asked) {
+  CommunicatorOptions options = asked;
+  options.timeout_seconds = mpi.impl().forced_timeout_seconds.value_or(asked.timeout_seconds);
   const Situation now = look_around(mpi, options);
   mpi.run_on_all_ranks([&] { check_possible(now, options.backend); });
   switch (options.backend) {

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdlib>
 #include <exception>
+#include <optional>
 
 #include <unistd.h>
 
@@ -55,11 +56,10 @@ bool all_ranks_unwind(MpiEnvironment::Impl& impl) noexcept {
   }
 }
 
-double timeout_from_environment() {
-  constexpr double kDefault = 600.0;
+std::optional<double> timeout_from_environment() {
   const char* text = std::getenv("TRIREME_TIMEOUT_SECONDS");
-  const double value = text == nullptr ? kDefault : std::atof(text);
-  return value > 0 ? value : kDefault;
+  const double value = text == nullptr ? 0.0 : std::atof(text);
+  return value > 0 ? std::optional(value) : std::nullopt;
 }
 }  // namespace
 
@@ -73,7 +73,8 @@ MpiEnvironment::MpiEnvironment() : impl_(std::make_unique<Impl>()) {
     MPI_Finalize();
     check_announced(announced, impl_->world_size);
   }
-  impl_->timeout_seconds = timeout_from_environment();
+  impl_->forced_timeout_seconds = timeout_from_environment();
+  impl_->timeout_seconds = impl_->forced_timeout_seconds.value_or(impl_->timeout_seconds);
   impl_->num_exceptions = std::uncaught_exceptions();
   impl_->hosts = gather_hosts(impl_->world_size);
   MPI_Comm node = MPI_COMM_NULL;
@@ -93,9 +94,12 @@ MpiEnvironment::MpiEnvironment() : impl_(std::make_unique<Impl>()) {
 }
 
 MpiEnvironment::~MpiEnvironment() {
-  // Unwinding from an error that was not agreed on: MPI_Finalize would wait for ranks that do not fail.
-  if (std::uncaught_exceptions() > impl_->num_exceptions && !impl_->agreed && !all_ranks_unwind(*impl_)) {
-    log::error("Rank " + std::to_string(impl_->rank) + " failed between collectives; all ranks end.");
+  // Unwinding from an error that was not agreed on: MPI_Finalize would wait for ranks that do not
+  // fail.
+  if (std::uncaught_exceptions() > impl_->num_exceptions && !impl_->agreed &&
+      !all_ranks_unwind(*impl_)) {
+    log::error("Rank " + std::to_string(impl_->rank) +
+               " failed between collectives; all ranks end.");
     abort(ExitCode::kOther);
   }
   impl_->control.reset();
@@ -113,7 +117,9 @@ int MpiEnvironment::num_nodes() const noexcept { return impl_->num_nodes; }
 std::string MpiEnvironment::host_name() const {
   return impl_->hosts[static_cast<size_t>(impl_->rank)];
 }
-void MpiEnvironment::set_timeout_seconds(double seconds) { impl_->control->set_timeout(seconds); }
+void MpiEnvironment::set_timeout_seconds(double seconds) {
+  impl_->control->set_timeout(impl_->forced_timeout_seconds.value_or(seconds));
+}
 
 void MpiEnvironment::barrier() {
   MPI_Request request = MPI_REQUEST_NULL;

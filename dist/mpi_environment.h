@@ -34,7 +34,8 @@ class MpiEnvironment {
   [[nodiscard]] int num_nodes() const noexcept;
   [[nodiscard]] std::string host_name() const;
 
-  // Deadline of a control wait; default 600 s, or what TRIREME_TIMEOUT_SECONDS says.
+  // Deadline of a control wait; default 600 s. TRIREME_TIMEOUT_SECONDS in the environment overrules
+  // this and CommunicatorOptions.
   void set_timeout_seconds(double seconds);
 
   void barrier();

@@ -1,6 +1,7 @@
 #pragma once
 #include <exception>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,8 +19,9 @@ struct MpiEnvironment::Impl {
   int num_nodes = 1;
   int num_exceptions = 0;  // In flight when MPI was started.
   double timeout_seconds = 600.0;
-  std::vector<std::string> hosts;  // By rank.
-  UniqueComm node;                 // The ranks of this node.
+  std::optional<double> forced_timeout_seconds;  // TRIREME_TIMEOUT_SECONDS
+  std::vector<std::string> hosts;                // By rank.
+  UniqueComm node;                               // The ranks of this node.
   std::unique_ptr<MpiChannel> control;
   std::unique_ptr<MpiChannel> failure;  // Carries one agreement, in run_as_rank(), if any.
   std::exception_ptr agreed;            // The error that all ranks last agreed on.

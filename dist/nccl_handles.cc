@@ -1,13 +1,19 @@
 #include "dist/nccl_handles.h"
 
 #include <string>
+#include <string_view>
 
 #include "core/error.h"
 
 namespace trireme {
 namespace {
+std::string file_of(const std::source_location& where) {
+  const std::string_view path = where.file_name();
+  return std::string(path.substr(path.rfind('/') + 1));  // npos + 1 is 0.
+}
+
 std::string place(const std::source_location& where) {
-  return std::string(where.function_name()) + " (" + where.file_name() + ":" +
+  return std::string(where.function_name()) + " (" + file_of(where) + ":" +
          std::to_string(where.line()) + ")";
 }
 }  // namespace

@@ -54,7 +54,7 @@ void inspect_kind(PathKind kind, const fs::path& path, InspectDepth depth, Repor
     case PathKind::kRun:
       return inspect_run(path, depth, table);
     case PathKind::kConfig:
-      return table.note(write_config(load_config(path).config));
+      return table.heading(write_config(load_config(path).config));
   }
 }
 }  // namespace

@@ -2,6 +2,7 @@
 #include <array>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -60,6 +61,26 @@ void verify_tensors(const SafetensorsReader& reader, const fs::path& file) {
   }
 }
 
+// As safetensors spells it.
+std::string name_of(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kDouble:
+      return "F64";
+    case at::kFloat:
+      return "F32";
+    case at::kHalf:
+      return "F16";
+    case at::kBFloat16:
+      return "BF16";
+    case at::kLong:
+      return "I64";
+    case at::kInt:
+      return "I32";
+    default:
+      return "other types";
+  }
+}
+
 int64_t num_elements(const SafetensorsReader::Entry& entry) {
   int64_t count = 1;
   for (const int64_t size : entry.shape) count *= size;
@@ -70,7 +91,7 @@ std::string summarise(const SafetensorsReader& reader) {
   std::map<std::string, int64_t> elements_by_dtype;
   uint64_t num_bytes = 0;
   for (const auto& [name, entry] : reader.entries()) {
-    elements_by_dtype[c10::toString(entry.dtype)] += num_elements(entry);
+    elements_by_dtype[name_of(entry.dtype)] += num_elements(entry);
     num_bytes += entry.size_bytes;
   }
   std::string text = format_plural(static_cast<int64_t>(reader.entries().size()), "tensor");

@@ -9,9 +9,6 @@ namespace trireme {
 namespace {
 constexpr int kCoresPerRankByDefault = 2;
 constexpr int kMostRanksByDefault = 8;
-// When mpirun ends ranks that are left: time for a last line, not for a checkpoint, which needs
-// all.
-constexpr const char* kSecondsBeforeKill = "5";
 
 std::string plural(int count, const std::string& noun) {
   return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
@@ -99,7 +96,6 @@ std::vector<std::string> mpirun_command(const Machine& machine, const LaunchRequ
   add({"--bind-to", "none"});
   if (choice.per_host > machine.num_cores)
     add({"--oversubscribe", "--mca", "mpi_yield_when_idle", "1"});
-  add({"--mca", "odls_base_sigkill_timeout", kSecondsBeforeKill});
   if (!request.hosts.empty()) {
     command.insert(command.end(), {"--host", host_list(request, gpus_of(machine, request))});
   }

@@ -19,6 +19,7 @@ int main(int argc, char** argv) {
   std::function<int()> action;
   trireme::add_train_verb(app, action);
   trireme::add_launch_verb(app, action);
+  trireme::add_pack_verb(app, action);
   trireme::add_inspect_verb(app, action);
   trireme::add_check_verb(app, action);
   trireme::add_eval_verb(app, action);

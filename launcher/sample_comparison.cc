@@ -5,7 +5,7 @@
 #include <limits>
 #include <span>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "trainer/evaluate/sample_grid.h"

@@ -1,5 +1,8 @@
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -39,12 +42,14 @@ void check_run_dir(const Config& config) {
   while (!fs::exists(fs::symlink_status(folder, error)) && folder.has_relative_path()) {
     folder = folder.parent_path();
   }
-  if (!fs::is_directory(folder, error) || ::access(folder.c_str(), W_OK | X_OK) != 0) {
-    throw UsageError(
-        "the run directory " + wanted.string() + " cannot be written: " + folder.string() +
-        (fs::is_directory(folder, error) ? " may not be written to" : " is not a folder") +
-        ". Choose another with run.dir or --run-dir.");
+  // Permission bits do not tell all (root, read-only mounts): try, and leave nothing behind.
+  std::string trial = (folder / ".trireme-check-XXXXXX").string();
+  if (::mkdtemp(trial.data()) == nullptr) {
+    const std::string why = std::strerror(errno);
+    throw UsageError("the run directory " + wanted.string() + " cannot be written: " +
+                     folder.string() + ": " + why + ". Choose another with run.dir or --run-dir.");
   }
+  ::rmdir(trial.c_str());
   if (!fs::exists(wanted / "config.toml", error)) return;
   const Config then = load_config(wanted / "config.toml").config;
   const ConfigDifference difference = compare_for_resume(config, then);

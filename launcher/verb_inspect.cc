@@ -77,10 +77,16 @@ void add_inspect_verb(CLI::App& app, std::function<int()>& action) {
   auto arguments = std::make_shared<InspectArguments>();
   auto* verb = app.add_subcommand(
       "inspect", "Say what a dataset, diffusers folder, checkpoint, weights file or run holds");
-  add_config_arguments(*verb, arguments->config);
-  verb->get_option("CONFIG")->description(
-      "A dataset (.h5), diffusers folder, checkpoint, weights file, run directory, or "
-      "configuration");
+  verb->add_option("PATH", arguments->config.file,
+                   "A dataset (.h5), diffusers folder, checkpoint, weights file, run directory, or "
+                   "configuration (.toml)")
+      ->required();
+  verb->add_option("--set", arguments->config.set, "Overrides a key of a configuration; repeatable")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  verb->add_option("--run-dir", arguments->config.run_dir, "Run directory, instead of run.dir")
+      ->type_name("DIR");
   verb->add_flag_callback(
       "--verify", [arguments] { arguments->depth = InspectDepth::kEveryByte; },
       "Read every byte and check it");

@@ -86,17 +86,18 @@ ExitCode train(const TrainArguments& arguments) {
 
   const std::string device = choose_device(mpi);
   const std::string run_dir = run_dir_of(config);
+  std::optional<Session> session;
+  mpi.run_on_all_ranks([&] {
+    session = open_session(config, device);
+    (void)plan_run(config, mpi.rank(), mpi.world_size(), session->num_training());
+  });
+  // Last: --fresh removes an earlier run only once all else is known to be right.
   std::unique_ptr<RunDirectory> run;  // Rank 0; outlives the trainer.
   std::string resume;
   mpi.run_on_all_ranks([&] {
     if (mpi.rank() != 0) return;
     run = std::make_unique<RunDirectory>(run_dir, arguments.start);
-  });
-  std::optional<Session> session;
-  mpi.run_on_all_ranks([&] { session = open_session(config, device); });
-  mpi.run_on_all_ranks([&] {
-    (void)plan_run(config, mpi.rank(), mpi.world_size(), session->num_training());
-    if (mpi.rank() == 0) resume = open_run(*run, config).value_or("").string();
+    resume = open_run(*run, config).value_or("").string();
   });
   mpi.broadcast_string(resume);
   log::add_file(std::filesystem::path(run_dir) / "log.txt");

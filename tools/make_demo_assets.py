@@ -29,7 +29,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--stages", nargs="+", choices=STAGES, help="do these, though they are done")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--ranks", type=int, default=2, help="ranks of the base's training")
-    parser.add_argument("--vae-steps", type=int, default=800)
+    parser.add_argument("--vae-steps", type=int, default=1500)
     parser.add_argument("--decoder-steps", type=int, default=1500)
     parser.add_argument("--text-steps", type=int, default=800)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="for the base's training")

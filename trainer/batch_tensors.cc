@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {

@@ -1,7 +1,7 @@
 #include "trainer/precision.h"
 
 #include <ATen/autocast_mode.h>
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 namespace trireme {
 

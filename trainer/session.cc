@@ -5,7 +5,7 @@
 #include <string>
 #include <thread>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 #ifdef TRIREME_WITH_CUDA
 #include <c10/cuda/CUDAStream.h>
 #endif
@@ -80,6 +80,13 @@ int64_t Session::num_validation() const {
 }
 
 Session open_session(Config config, const std::string& device, const std::filesystem::path& weights) {
+  if (config.adapter.type != "none") {
+    throw UsageError("adapter.type = \"" + config.adapter.type +
+                     "\" is not available in this version: set adapter.type = \"none\" to train the model itself.");
+  }
+  if (config.parallel.precision == Precision::kFp16) {
+    throw UsageError("parallel.precision = \"fp16\" is not available in this version: use \"bf16\" or \"fp32\".");
+  }
   Session session;
   session.device = device;
   session.dataset = LatentDataset::open(paths_of(config.data.train));

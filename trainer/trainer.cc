@@ -6,7 +6,7 @@
 #include <regex>
 #include <utility>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/log.h"
 #include "trainer/batch_tensors.h"

@@ -1,7 +1,9 @@
 // The part of Trainer that saves and restores it.
+#include <algorithm>
+#include <string>
 #include <utility>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/log.h"
 #include "trainer/diffusion/scheduler_config.h"
@@ -34,6 +36,13 @@ void copy_parameters(const SafetensorsReader& reader, const NamedTensors& parame
 void Trainer::load_checkpoint() {
   const auto& folder = *options_.resume;
   state_ = open_checkpoint(folder, Verify::kSizes);
+  if (state_.samples != state_.step * plan_.global_batch) {
+    throw UsageError("the run in " + options_.run_dir.string() + " has a global batch of " +
+                     std::to_string(state_.samples / std::max<int64_t>(state_.step, 1)) + ", this start one of " +
+                     std::to_string(plan_.global_batch) +
+                     ": batch.per_rank times the number of ranks changed. Start as many ranks as before, or set "
+                     "batch.global, which holds at any number of ranks.");
+  }
   const SafetensorsReader weights(folder / session_.model->folder_name() / "diffusion_pytorch_model.safetensors");
   copy_parameters(weights, session_.model->named_parameters());
   const SafetensorsReader optimizer(folder / "optimizer.safetensors");

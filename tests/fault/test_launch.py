@@ -1,5 +1,6 @@
 """trireme launch: what it plans, how it ends, what it passes on."""
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -30,10 +31,11 @@ def steps_in(folder):
     return [line["step"] for line in metrics(folder)]
 
 
-def start_endless(config):
+def start_endless(config, setting="run.seed=1", **environment):
     """A launched run on two ranks that has done some steps."""
-    command = [TRIREME, "launch", str(config), "-n", "2", "--set", "run.steps=1000000"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    command = [TRIREME, "launch", str(config), "-n", "2", "--set", "run.steps=1000000", "--set", setting]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                               env={**os.environ, **environment})
     file = config.parent / "run" / "metrics.jsonl"
     before = len(file.read_text().splitlines()) if file.exists() else 0
 
@@ -46,7 +48,7 @@ def start_endless(config):
 
 
 def one_paragraph(stderr):
-    errors = [line for line in stderr.splitlines() if line.startswith("error:")]
+    errors = [line for line in stderr.splitlines() if re.match(r"(\[rank \d+\] )?error:", line)]
     assert len(errors) == 1, stderr
     return errors[0]
 
@@ -112,7 +114,19 @@ def test_a_killed_rank_is_a_lost_rank(config, tmp_path):
     os.kill(ranks[-1], signal.SIGKILL)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 4, stderr
-    assert not any(Path(f"/proc/{pid}").exists() for pid in ranks)
+    wait_for(lambda: not any(is_rank(pid) for pid in ranks), timeout=10)  # A zombie has no command line.
+
+
+@pytest.mark.parametrize("backend", ["shm", "mpi"])
+def test_a_hung_rank_is_named_after_the_deadline(config, backend):
+    process = start_endless(config, f"parallel.backend={backend}", TRIREME_TIMEOUT_SECONDS="1")
+    ranks = [pid for pid in descendants(process.pid) if is_rank(pid)]
+    hung = next(pid for pid in ranks if b"OMPI_COMM_WORLD_RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
+    os.kill(hung, signal.SIGSTOP)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 4, stderr
+    assert "ank 1" in one_paragraph(stderr)
+    wait_for(lambda: not any(is_rank(pid) for pid in ranks), timeout=10)
 
 
 def descendants(pid):
@@ -134,7 +148,7 @@ def is_rank(pid):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
-    return words[0].endswith(b"trireme") and words[1] == b"train"
+    return words[0].endswith(b"trireme") and words[1:2] == [b"train"]
 
 
 @pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "PMI_SIZE"])

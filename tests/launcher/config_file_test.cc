@@ -354,7 +354,13 @@ TEST_F(ConfigFileTest, EvaluationTouchesTheTrajectoryWithEarlyStopping) {
 }
 
 TEST_F(ConfigFileTest, DocumentationListsEveryKeyWithItsDefault) {
-  std::ifstream file(std::filesystem::path(__FILE__).parent_path() / "../../docs/config.md");
+  // Test programs lie in a build folder of the repository.
+  auto root = std::filesystem::read_symlink("/proc/self/exe").parent_path();
+  while (!std::filesystem::exists(root / "docs" / "config.md") && root.has_relative_path()) {
+    root = root.parent_path();
+  }
+  std::ifstream file(root / "docs" / "config.md");
+  ASSERT_TRUE(file) << "docs/config.md was not found above the test program";
   std::stringstream stream;
   stream << file.rdbuf();
   const std::string text = stream.str();

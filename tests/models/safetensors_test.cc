@@ -9,7 +9,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 
@@ -59,7 +59,7 @@ TEST_F(SafetensorsTest, ReadsBackWhatItWrote) {
   const NamedTensors tensors = {
       {"b", at::arange(6, at::kFloat).view({2, 3})}, {"a", at::tensor({1.5, -2.0}).to(at::kHalf)},
       {"c", at::tensor({7, -8}, at::kLong)},         {"d", at::tensor({3.25}).to(at::kBFloat16)},
-      {"flags", at::tensor({true, false})},          {"empty", at::empty({0, 4})},
+      {"flags", at::tensor({1, 0}).to(at::kBool)},          {"empty", at::empty({0, 4})},
       {"scalar", at::tensor(2.5, at::kDouble)},      {"transposed", at::rand({4, 3}).t()}};
   const auto file = folder_ / "a.safetensors";
   write_safetensors(file, tensors, {{"format", "pt"}, {"note", "ü"}});

@@ -2,7 +2,7 @@
 #include <span>
 #include <string>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "tests/parity/model_probe.h"

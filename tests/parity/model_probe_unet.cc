@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "tests/parity/model_probe.h"

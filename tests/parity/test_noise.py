@@ -4,19 +4,17 @@ import os
 import pathlib
 import subprocess
 
-import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteScheduler
-from diffusers.training_utils import compute_snr
 from safetensors.torch import load_file, save_file
 
 PROBE = pathlib.Path(os.environ.get("TRIREME_BUILD", "build")) / "tests" / "diffusion_probe"
 SCHEDULES = ["linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"]
 
 
-def run_probe(verb, folder, tensors=None, **options):
-    source, target = folder / "in.safetensors", folder / "out.safetensors"
+def run_probe(verb, where, tensors=None, /, **options):
+    source, target = where / "in.safetensors", where / "out.safetensors"
     save_file({"unused": torch.zeros(1)} if tensors is None else tensors, source)
     command = [PROBE, verb, source, target] + [f"{k}={v}" for k, v in options.items()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
@@ -73,7 +71,8 @@ def test_noise_and_loss(tmp_path, schedule, prediction, gamma):
     assert torch.equal(ours["times"], t.double())
     losses = (batch["prediction"] - target).square().mean((1, 2, 3))
     if gamma:
-        snr = compute_snr(scheduler, t).double()
+        alphas = scheduler.alphas_cumprod[t].double()
+        snr = alphas / (1 - alphas)
         least = snr.clamp(max=gamma)
         weights = {"epsilon": least / snr, "v_prediction": least / (snr + 1), "sample": least}[prediction]
         torch.testing.assert_close(ours["weights"], weights.float(), rtol=1e-5, atol=1e-7)

@@ -73,27 +73,28 @@ def relative_error(a, b):
 def run_probe(folder, inputs, scratch):
     save_file({k: v.contiguous() for k, v in inputs.items()}, scratch / "in.safetensors")
     probe("unet", folder, scratch / "in.safetensors", scratch / "out.safetensors")
-    return load_file(scratch / "out.safetensors")
+    # A copy, since loaded tensors are views of the file, which the next run overwrites.
+    return {k: v.clone() for k, v in load_file(scratch / "out.safetensors").items()}
+
+
+def compare_one(ours, theirs, scale):
+    """Error of one gradient.
+
+    One that is zero but for rounding (of a bias before a norm) is measured against `scale`, the
+    largest root mean square of all gradients.
+    """
+    assert ours.shape == theirs.shape
+    floor = 1e-3 * scale * theirs.numel() ** 0.5
+    return (ours.double() - theirs.double()).norm().item() / max(theirs.double().norm().item(), floor)
 
 
 def compare(ours, theirs):
-    """(error of the output, worst error of a gradient, its name)
-
-    A gradient that is zero but for rounding (a bias before a norm) is measured against the gradients'
-    overall scale.
-    """
+    """(error of the output, worst error of a gradient, its name)"""
     assert ours.keys() == theirs.keys()
-    grads = [k for k in theirs if k != "output"]
-    scale = max(theirs[k].double().norm().item() / theirs[k].numel() ** 0.5 for k in grads)
-    worst, where = 0.0, ""
-    for key in grads:
-        assert ours[key].shape == theirs[key].shape, key
-        difference = (ours[key].double() - theirs[key].double()).norm().item()
-        floor = 1e-3 * scale * theirs[key].numel() ** 0.5
-        error = difference / max(theirs[key].double().norm().item(), floor)
-        if error > worst:
-            worst, where = error, key
-    return relative_error(ours["output"], theirs["output"]), worst, where
+    keys = [k for k in theirs if k != "output"]
+    scale = max(theirs[k].double().square().mean().sqrt().item() for k in keys)
+    worst = max((compare_one(ours[k], theirs[k], scale), k) for k in keys)
+    return relative_error(ours["output"], theirs["output"]), *worst
 
 
 def write_config(path, config):

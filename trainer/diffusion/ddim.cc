@@ -4,7 +4,7 @@
 #include <cmath>
 #include <string>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 

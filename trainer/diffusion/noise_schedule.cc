@@ -5,7 +5,7 @@
 #include <numbers>
 #include <string>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 

@@ -5,7 +5,7 @@
 #include <span>
 #include <utility>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "core/log.h"

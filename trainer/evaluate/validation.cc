@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <exception>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "trainer/batch_tensors.h"

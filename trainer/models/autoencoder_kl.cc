@@ -10,7 +10,7 @@
 #include <vector>
 
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "trainer/models/autoencoder_kl_blocks.h"
@@ -26,7 +26,10 @@ using Part = AutoencoderKLConfig::Part;
 std::string current_name(const std::string& stored) {
   if (stored.find(".attentions.") == std::string::npos) return stored;
   constexpr std::pair<std::string_view, std::string_view> kRenamed[] = {
-      {".query.", ".to_q."}, {".key.", ".to_k."}, {".value.", ".to_v."}, {".proj_attn.", ".to_out.0."}};
+      {".query.", ".to_q."},
+      {".key.", ".to_k."},
+      {".value.", ".to_v."},
+      {".proj_attn.", ".to_out.0."}};
   for (const auto& [then, now] : kRenamed) {
     const size_t place = stored.find(then);
     if (place == std::string::npos) continue;

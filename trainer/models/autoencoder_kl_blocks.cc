@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <optional>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -61,7 +61,8 @@ VaeMidBlock::VaeMidBlock(const ParameterScope& scope, const AutoencoderKLConfig&
   if (config.mid_block_attention == AutoencoderKLConfig::Part::kPresent) {
     attention_.emplace(scope / "attentions" / 0, config, channels);
   }
-  for (const int64_t i : {0, 1}) resnets_.emplace_back(scope / "resnets" / i, config, channels, channels);
+  for (const int64_t i : {0, 1})
+    resnets_.emplace_back(scope / "resnets" / i, config, channels, channels);
 }
 
 at::Tensor VaeMidBlock::operator()(const at::Tensor& x) const {

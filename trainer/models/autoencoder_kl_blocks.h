@@ -14,8 +14,10 @@ namespace trireme {
 
 class VaeResnet {
  public:
-  VaeResnet(const ParameterScope& scope, const AutoencoderKLConfig& config, int64_t in, int64_t out);
-  [[nodiscard]] at::Tensor operator()(const at::Tensor& x) const;  // (N, in, H, W) -> (N, out, H, W)
+  VaeResnet(const ParameterScope& scope, const AutoencoderKLConfig& config, int64_t in,
+            int64_t out);
+  [[nodiscard]] at::Tensor operator()(
+      const at::Tensor& x) const;  // (N, in, H, W) -> (N, out, H, W)
 
  private:
   GroupNorm norm1_;

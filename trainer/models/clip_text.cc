@@ -1,3 +1,5 @@
+#include "trainer/models/clip_text.h"
+
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -7,10 +9,9 @@
 #include <vector>
 
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
-#include "trainer/models/clip_text.h"
 #include "trainer/models/clip_text_config.h"
 #include "trainer/models/json_file.h"
 #include "trainer/models/layers.h"
@@ -71,10 +72,11 @@ class ClipTextModelImpl final : public ClipTextModel {
   explicit ClipTextModelImpl(const ClipTextConfig& config) : config_(config) {
     const ParameterScope root(parameters_);
     const auto embeddings = root / "embeddings";
-    token_embedding_ = (embeddings / "token_embedding")
-                           .add("weight", {config.vocab_size, config.hidden_size}, {});
-    position_embedding_ = (embeddings / "position_embedding")
-                              .add("weight", {config.max_position_embeddings, config.hidden_size}, {});
+    token_embedding_ =
+        (embeddings / "token_embedding").add("weight", {config.vocab_size, config.hidden_size}, {});
+    position_embedding_ =
+        (embeddings / "position_embedding")
+            .add("weight", {config.max_position_embeddings, config.hidden_size}, {});
     for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
       layers_.emplace_back(root / "encoder" / "layers" / i, config);
     }
@@ -102,7 +104,8 @@ class ClipTextModelImpl final : public ClipTextModel {
     x = (*final_layer_norm_)(x);  // (N, L, D)
 
     // Configs of before transformers 4.32 say 2 and mean the highest id in the text.
-    const at::Tensor mark = config_.eos_token_id == 2 ? ids : (ids == config_.eos_token_id).to(at::kInt);
+    const at::Tensor mark =
+        config_.eos_token_id == 2 ? ids : (ids == config_.eos_token_id).to(at::kInt);
     const at::Tensor rows = at::arange(ids.size(0), ids.options());
     at::Tensor pooled = x.index({rows, mark.argmax(1)});  // (N, D)
     if (text_projection_) pooled = (*text_projection_)(pooled);

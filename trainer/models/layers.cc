@@ -9,7 +9,7 @@
 #include <utility>
 #include <vector>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "core/philox.h"

@@ -10,7 +10,7 @@
 #include <system_error>
 #include <vector>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "core/sha256.h"
@@ -118,8 +118,9 @@ void read_frozen_parameters(const SafetensorsReader& reader, const TensorNaming&
     target.copy_(reader.read(name).view(target.sizes()));
     // A sum is cheap, and finite unless an element is not (in double it cannot overflow).
     if (!std::isfinite(target.sum(at::kDouble).item<double>())) {
-      throw InputError("The weights " + reader.files().front().string() + " hold numbers that are " +
-                       "not finite, in tensor " + name + ". Use other weights.");
+      throw InputError("The weights " + reader.files().front().string() +
+                       " hold numbers that are " + "not finite, in tensor " + name +
+                       ". Use other weights.");
     }
   }
 }

@@ -16,16 +16,17 @@ namespace trireme {
 [[nodiscard]] std::filesystem::path find_part_folder(const std::filesystem::path& folder,
                                                      std::string_view part, std::string_view file);
 
-// The weights in `folder` under the file name `stem`: `stem`.safetensors, an index of shards, or the
-// fp16 variants where nothing else is. Throws InputError.
+// The weights in `folder` under the file name `stem`: `stem`.safetensors, an index of shards, or
+// the fp16 variants where nothing else is. Throws InputError.
 [[nodiscard]] std::filesystem::path find_weights_file(const std::filesystem::path& folder,
                                                       std::string_view stem);
 
-// From the name of a stored tensor to that of the parameter it is for; "" for one to be passed over.
+// From the name of a stored tensor to that of the parameter it is for; "" for one to be passed
+// over.
 using TensorNaming = std::function<std::string(const std::string&)>;
 
-// Fills `parameters` (float32, no gradient afterwards) from the file. A stored shape may differ from
-// the parameter's by trailing ones. Throws InputError naming up to three tensors each that are
+// Fills `parameters` (float32, no gradient afterwards) from the file. A stored shape may differ
+// from the parameter's by trailing ones. Throws InputError naming up to three tensors each that are
 // missing, surplus or misshapen, or one that holds numbers that are not finite.
 void read_frozen_parameters(const SafetensorsReader& reader, const TensorNaming& naming,
                             const std::vector<NamedParameter>& parameters);

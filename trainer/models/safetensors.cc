@@ -16,7 +16,7 @@
 #include <vector>
 
 #include <nlohmann/json.hpp>
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "core/files.h"

@@ -74,8 +74,8 @@ size_t contraction_length(std::u32string_view text) {
   return 0;
 }
 
-// The length of the piece that `text`, which is normalised, begins with: a contraction, letters, one
-// number, or anything else that is not white space. 0 for white space.
+// The length of the piece that `text`, which is normalised, begins with: a contraction, letters,
+// one number, or anything else that is not white space. 0 for white space.
 size_t piece_length(std::u32string_view text) {
   if (const size_t length = contraction_length(text)) return length;
   switch (text_class(text.front())) {

@@ -83,8 +83,8 @@ std::vector<int64_t> BytePairEncoder::merge_bytes(std::string_view word) const {
   parts.reserve(word.size());
   for (int64_t i = 0; i < size; ++i) {
     const auto byte = static_cast<uint8_t>(word[static_cast<size_t>(i)]);
-    parts.push_back({i + 1 == size ? last_ids_[byte] : inner_ids_[byte], i - 1,
-                     i + 1 == size ? kGone : i + 1});
+    parts.push_back(
+        {i + 1 == size ? last_ids_[byte] : inner_ids_[byte], i - 1, i + 1 == size ? kGone : i + 1});
   }
   const auto part = [&](int64_t i) -> Part& { return parts[static_cast<size_t>(i)]; };
 

@@ -150,9 +150,9 @@ class AddedTokens {
 };
 
 struct Settings {
-  Json config = Json::object();       // tokenizer_config.json
-  Json special = Json::object();      // special_tokens_map.json
-  Json added = Json::object();        // added_tokens.json
+  Json config = Json::object();        // tokenizer_config.json
+  Json special = Json::object();       // special_tokens_map.json
+  Json added = Json::object();         // added_tokens.json
   Json added_in_json = Json::array();  // Of tokenizer.json
 };
 
@@ -161,7 +161,8 @@ void list_added_tokens(const Settings& settings, const fs::path& folder, AddedTo
   if (decoder != settings.config.end() && decoder->is_object()) {
     for (const auto& [id, json] : decoder->items()) {
       const fs::path file = folder / "tokenizer_config.json";
-      AddedToken token = parse_token(json, flag(json, "special", false) ? Match::kRaw : Match::kNormalized, file);
+      AddedToken token =
+          parse_token(json, flag(json, "special", false) ? Match::kRaw : Match::kNormalized, file);
       const auto parsed = Json::parse(id, nullptr, false);
       token.id = checked_id(parsed, file);
       tokens.list(std::move(token));
@@ -199,8 +200,7 @@ void read_special_tokens(const Settings& settings, const fs::path& folder, Token
   list_added_tokens(settings, folder, tokens);
   tokens.add_listed();
   const std::string end = "<|endoftext|>";
-  files.begin_id =
-      tokens.special(special_token(settings, folder, "bos_token", "<|startoftext|>"));
+  files.begin_id = tokens.special(special_token(settings, folder, "bos_token", "<|startoftext|>"));
   files.end_id = tokens.special(special_token(settings, folder, "eos_token", end));
   files.unknown_id = tokens.special(special_token(settings, folder, "unk_token", end));
   files.pad_id = tokens.special(special_token(settings, folder, "pad_token", end));

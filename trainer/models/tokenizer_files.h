@@ -16,7 +16,7 @@ struct AddedToken {
   Match match = Match::kRaw;  // In the text as given, or after composition and lower-casing.
 };
 
-// What a tokenizer folder holds, as transformers 5 understands it: docs/weights.md.
+// What a tokenizer folder holds, as transformers 5 understands it: docs/encoders.md.
 struct TokenizerFiles {
   BytePairEncoder::Vocabulary vocabulary;
   BytePairEncoder::Merges merges;

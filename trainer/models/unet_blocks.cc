@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "core/philox.h"

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <string>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "trainer/optim/elementwise_kernels.h"

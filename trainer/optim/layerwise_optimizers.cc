@@ -1,7 +1,7 @@
 #include <cmath>
 #include <utility>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "trainer/optim/flat_state.h"
 #include "trainer/optim/optimizer_kinds.h"

@@ -4,7 +4,7 @@
 
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {

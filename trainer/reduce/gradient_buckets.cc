@@ -1,6 +1,6 @@
 #include "trainer/reduce/gradient_buckets.h"
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "trainer/reduce/grad_hooks.h"

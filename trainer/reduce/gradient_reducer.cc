@@ -3,7 +3,7 @@
 #include <bit>
 #include <chrono>
 
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "core/error.h"
 

@@ -1,7 +1,7 @@
 #include "trainer/reduce/gradient_reducer.h"
 
 #include <gmock/gmock.h>
-#include <torch/torch.h>
+#include "trainer/torch_api.h"
 
 #include "dist/mpi_environment.h"
 

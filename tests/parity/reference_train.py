@@ -1,0 +1,197 @@
+"""An independent, single-process training script in PyTorch and diffusers that does what `trireme train` does.
+
+It shares no code with trireme: configuration by tomllib, data by h5py, its own Philox, diffusers' UNet and noise
+schedule, torch.optim.AdamW. Only the order of the samples is taken from `trireme inspect CONFIG --order 1:N`.
+
+    python reference_train.py CONFIG ORDER.tsv OUT_DIR
+"""
+import json
+import math
+import pathlib
+import sys
+import tomllib
+
+import h5py
+import numpy as np
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+
+TIMESTEP, NOISE, AUGMENTATION, CAPTION, OFFSET, POSTERIOR = 1, 2, 3, 4, 5, 8
+
+
+def philox(counter, key):
+    """Philox4x32-10 (Salmon et al., 2011) of counters (4, n) under one key."""
+    c = [np.asarray(x, dtype=np.uint64) for x in counter]
+    k0, k1 = (np.uint64(x) for x in key)
+    mask, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for _ in range(10):
+        p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
+        c = [(p1 >> shift) ^ c[1] ^ k0, p1 & mask, (p0 >> shift) ^ c[3] ^ k1, p0 & mask]
+        k0, k1 = (k0 + np.uint64(0x9E3779B9)) & mask, (k1 + np.uint64(0xBB67AE85)) & mask
+    return np.stack(c)
+
+
+def words(seed, stream, epoch, sample, blocks=1):
+    """(4 * blocks) words of a sample's stream."""
+    block = np.arange(blocks, dtype=np.uint64)
+    full = np.ones(blocks, dtype=np.uint64)
+    high = epoch + ((sample >> 32) << 24)
+    out = philox([block, full * np.uint64(stream), full * np.uint64(high), full * np.uint64(sample & 0xFFFFFFFF)],
+                 (seed & 0xFFFFFFFF, seed >> 32))
+    return out.T.reshape(-1)
+
+
+def uniform(word):
+    return (np.asarray(word, dtype=np.float64) + 0.5) / 2.0**32
+
+
+def normals(seed, stream, epoch, sample, count):
+    u = uniform(words(seed, stream, epoch, sample, (count + 3) // 4)).reshape(-1, 2)
+    radius, angle = np.sqrt(-2 * np.log(u[:, 0])), 2 * np.pi * u[:, 1]
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).reshape(-1)[:count].astype(np.float32)
+
+
+class Dataset:
+    """Samples of root-bucket files, in the order listed."""
+
+    def __init__(self, paths):
+        self.rows = []
+        for path in paths:
+            f = h5py.File(path, "r")
+            self.rows += [(f, row) for row in range(len(f["latents"]))]
+
+    def latent(self, sample, seed, epoch):
+        f, row = self.rows[sample]
+        stored = f["latents"][row].astype(np.float32)
+        if f["latents"].attrs.get("kind") == "moments":
+            mean, log_variance = np.split(stored, 2)
+            noise = normals(seed, POSTERIOR, epoch, sample, mean.size).reshape(mean.shape)
+            stored = mean + np.exp(0.5 * np.clip(log_variance, -30, 20)) * noise
+        return (stored - f.attrs.get("shift_factor", 0.0)) * f.attrs["scaling_factor"]
+
+    def text(self, sample, seed, epoch, dropout):
+        f, row = self.rows[sample]
+        captions = np.atleast_1d(f["caption_index"][row]) if "caption_index" in f else np.zeros(1, int)
+        captions = captions[captions >= 0]
+        word = words(seed, CAPTION, epoch, sample)
+        index = captions[int(word[1]) * len(captions) >> 32] if len(captions) else 0
+        return f["text/prompt_embeds"][0 if uniform(word[0]) < dropout else index].astype(np.float32)
+
+
+def make_batch(data, config, timesteps, draws):
+    seed = config["run"].get("seed", 42)
+    options, objective = config["data"], config.get("objective", {})
+    batch = {"x": [], "noise": [], "t": [], "text": []}
+    for epoch, sample in draws:
+        x = data.latent(sample, seed, epoch)
+        if uniform(words(seed, AUGMENTATION, epoch, sample)[0]) < options.get("flip", 0.0):
+            x = x[:, :, ::-1]
+        noise = normals(seed, NOISE, epoch, sample, x.size).reshape(x.shape)
+        shift = normals(seed, OFFSET, epoch, sample, x.shape[0])[:, None, None]
+        batch["x"].append(np.ascontiguousarray(x, dtype=np.float32))
+        batch["noise"].append(noise + np.float32(objective.get("noise_offset", 0.0)) * shift)
+        batch["t"].append(int(words(seed, TIMESTEP, epoch, sample)[0]) * timesteps >> 32)
+        batch["text"].append(data.text(sample, seed, epoch, options.get("caption_dropout", 0.0)))
+    return {k: torch.from_numpy(np.stack(v)) for k, v in batch.items()}
+
+
+def make_scheduler(config):
+    noise = config.get("noise", {})
+    return DDPMScheduler(
+        num_train_timesteps=noise.get("timesteps", 1000), beta_schedule=noise.get("schedule", "scaled_linear"),
+        beta_start=noise.get("beta_start", 0.00085), beta_end=noise.get("beta_end", 0.012),
+        rescale_betas_zero_snr=noise.get("rescale_zero_terminal_snr", False))
+
+
+def sample_losses(model, scheduler, objective, batch):
+    """Each sample's loss, weighted by min-SNR (Hang et al., 2023)."""
+    prediction = objective.get("prediction", "epsilon")
+    output = model(scheduler.add_noise(batch["x"], batch["noise"], batch["t"]), batch["t"], batch["text"]).sample
+    velocity = scheduler.get_velocity(batch["x"], batch["noise"], batch["t"])
+    target = {"epsilon": batch["noise"], "v_prediction": velocity, "sample": batch["x"]}[prediction]
+    losses = (output - target).square().mean((1, 2, 3))
+    gamma = objective.get("snr_gamma", 0.0)
+    if gamma > 0:
+        alpha = scheduler.alphas_cumprod[batch["t"]].double()
+        snr = alpha / (1 - alpha)
+        least = snr.clamp(max=gamma)
+        losses = losses * {"epsilon": least / snr, "v_prediction": least / (snr + 1), "sample": least}[prediction]
+    return losses
+
+
+def learning_rate(config, base, step, steps):
+    schedule = config.get("lr_schedule", {})
+    warmup, u = schedule.get("warmup_steps", 100), step - 1
+    if u < warmup:
+        return base * (u + 1) / warmup
+    p, least = (u - warmup) / (steps - warmup), schedule.get("min_lr_ratio", 0.0)
+    shape = {"cosine": (1 + math.cos(math.pi * p)) / 2, "linear": 1 - p}.get(schedule.get("name", "cosine"))
+    return base if shape is None else base * (least + (1 - least) * shape)
+
+
+def base_rate(config):
+    optim = config["optim"]
+    if not optim.get("lr_base_batch"):
+        return optim["lr"]
+    k = config["batch"]["global"] / optim["lr_base_batch"]
+    power = {"linear": 1.0, "sqrt": 0.5, "power": optim.get("lr_scaling_power", 0.6)}
+    return optim["lr"] * k ** power[optim.get("lr_scaling", "linear")]
+
+
+def read_order(path, steps):
+    """The (epoch, sample) of each step, by position."""
+    order = [{} for _ in range(steps)]
+    for line in pathlib.Path(path).read_text().splitlines():
+        fields = line.split("\t")
+        if not fields[0].isdigit():
+            continue  # A heading.
+        step, position, _, epoch, sample = map(int, fields)
+        order[step - 1][position] = (epoch, sample)
+    return [[row[p] for p in range(len(row))] for row in order]
+
+
+def train(config, order_file, steps):
+    torch.set_num_threads(1)
+    model = UNet2DConditionModel.from_pretrained(config["model"]["weights"], subfolder="unet").train()
+    scheduler = make_scheduler(config)
+    optim, objective = config["optim"], config.get("objective", {})
+    data = Dataset(config["data"]["train"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=optim.get("betas", [0.9, 0.999]),
+                                  eps=optim.get("eps", 1e-8), weight_decay=optim.get("weight_decay", 0.01))
+    average = {k: v.detach().clone() for k, v in model.named_parameters()}
+    lines = []
+    for step, draws in enumerate(read_order(order_file, steps), 1):
+        assert len(draws) == config["batch"]["global"], (step, len(draws))
+        optimizer.zero_grad()
+        batch = make_batch(data, config, len(scheduler.alphas_cumprod), draws)
+        loss = sample_losses(model, scheduler, objective, batch).mean()
+        loss.backward()
+        norm = math.sqrt(sum(p.grad.double().square().sum().item() for p in model.parameters()))
+        limit = optim.get("max_grad_norm", 1.0)
+        if limit > 0:
+            for p in model.parameters():
+                p.grad.mul_(min(1.0, limit / (norm + 1e-6)))
+        lr = learning_rate(config, base_rate(config), step, config["run"]["steps"])
+        optimizer.param_groups[0]["lr"] = lr
+        optimizer.step()
+        decay = min(config.get("ema", {}).get("decay", 0.0), (1 + step) / (10 + step))
+        with torch.no_grad():
+            for k, v in model.named_parameters():
+                average[k].mul_(decay).add_(v, alpha=1 - decay)
+        lines.append({"step": step, "loss": loss.item(), "lr": lr, "grad_norm": norm})
+    return lines, {k: v.detach().contiguous() for k, v in model.named_parameters()}, average
+
+
+def main(config_file, order_file, out):
+    config = tomllib.loads(pathlib.Path(config_file).read_text())
+    lines, weights, average = train(config, order_file, config["run"]["steps"])
+    out = pathlib.Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    save_file(weights, out / "weights.safetensors")
+    save_file(average, out / "ema.safetensors")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

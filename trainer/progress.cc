@@ -1,0 +1,31 @@
+#include "trainer/progress.h"
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+#include <utility>
+
+#include "core/log.h"
+
+namespace trireme {
+
+Progress::Progress(std::string what, int64_t total, Voice voice)
+    : what_(std::move(what)), total_(total), voice_(voice) {}
+
+void Progress::report(int64_t done) {
+  const auto now = Clock::now();
+  done = std::min(done, total_);
+  if (voice_ == Voice::kSilent || (done < total_ && now - last_ < std::chrono::seconds(2))) return;
+  last_ = now;
+  const double seconds = std::chrono::duration<double>(now - start_).count();
+  const double rate = static_cast<double>(done) / std::max(seconds, 1e-3);
+  std::array<char, 160> line{};
+  std::snprintf(line.data(), line.size(), "%lld of %lld %s, %.1f/s, %.0f s left",
+                static_cast<long long>(done), static_cast<long long>(total_), what_.c_str(), rate,
+                static_cast<double>(total_ - done) / std::max(rate, 1e-9));
+  log::info(line.data());
+}
+}  // namespace trireme

@@ -1,0 +1,24 @@
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <string>
+
+namespace trireme {
+
+// Logs how far a long piece of work is, with rate and remaining time, at most every two seconds and
+// once at its end.
+class Progress {
+ public:
+  enum class Voice { kLogs, kSilent };
+  Progress(std::string what, int64_t total, Voice voice);
+  void report(int64_t done);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::string what_;
+  int64_t total_;
+  Voice voice_;
+  Clock::time_point start_ = Clock::now();
+  Clock::time_point last_ = start_;
+};
+}  // namespace trireme
