@@ -104,8 +104,8 @@ int launch(const LaunchArguments& arguments) {
   log::flush();
   const LaunchResult result = interpret(run_child(plan), plan.command.front());
   if (!result.message.empty()) {
-    const bool is_error = result.code == ExitCode::kLost || result.code == ExitCode::kOther;
-    is_error ? log::error(result.message) : log::info(result.message);
+    // With another code a rank has told the error itself.
+    result.code == ExitCode::kLost ? log::error(result.message) : log::info(result.message);
   }
   log::flush();
   return static_cast<int>(result.code);

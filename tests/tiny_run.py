@@ -43,7 +43,7 @@ def write_dataset(path, samples=40, channels=4, height=8, width=8, text_width=24
     return path
 
 
-def write_config(path, model, dataset, run_dir, **tables):
+def write_config(path, model, dataset, run_dir, /, **tables):
     """A configuration; `tables` maps a table's name to its keys. Returns `path`."""
     content = {
         "run": {"name": "tiny", "dir": str(run_dir), "steps": 6},

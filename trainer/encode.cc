@@ -177,7 +177,7 @@ void Packer::list() {
 // rows are allotted, and hours of encoding are not lost to it.
 void Packer::drop_unreadable() {
   std::vector<std::string> problems =
-      find_unreadable(mpi_, options_.images, ids_, options_.resolution);
+      find_unreadable(mpi_, num_workers_, options_.images, ids_, options_.resolution);
   std::vector<std::string> caption_problems;
   for (const auto& picture : pictures_) caption_problems.push_back(picture.problem);
   broadcast_texts(mpi_, caption_problems);

@@ -35,7 +35,7 @@ FileKind kind_of(const fs::path& file) {
   std::ranges::transform(extension, extension.begin(),
                          [](unsigned char c) { return std::tolower(c); });
   if (extension == ".png" || extension == ".jpg" || extension == ".jpeg") return FileKind::kPicture;
-  return extension == ".txt" ? FileKind::kCaption : FileKind::kOther;
+  return extension == ".txt" || extension == ".jsonl" ? FileKind::kCaption : FileKind::kOther;
 }
 
 // Whether `text` is UTF-8 (RFC 3629).

@@ -21,7 +21,7 @@ struct PictureEntry {
 struct PictureListing {
   std::vector<PictureEntry> pictures;  // By id, in byte order.
   int64_t num_without_caption = 0;
-  int64_t num_other_files = 0;  // Neither PNG, JPEG nor text, by name.
+  int64_t num_other_files = 0;  // Neither pictures nor captions, by name.
 };
 
 // The PNG and JPEG files of `folder` with their captions: from NAME.txt beside each (one line end

@@ -3,16 +3,21 @@
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "trainer/group_work.h"
 #include "trainer/pack_plan.h"
+#include "trainer/progress.h"
 
 namespace trireme {
 namespace {
+constexpr int64_t kGroup = 16;  // Pictures that a thread takes at a time.
+
 // Texts travel as one string, each ended by a zero byte.
 std::string join(const std::vector<std::string>& texts) {
   std::string joined;
@@ -37,21 +42,29 @@ void broadcast_texts(MpiEnvironment& mpi, std::vector<std::string>& texts) {
   texts = split(joined);
 }
 
-std::vector<std::string> find_unreadable(MpiEnvironment& mpi, const std::filesystem::path& folder,
+std::vector<std::string> find_unreadable(MpiEnvironment& mpi, int64_t num_workers,
+                                         const std::filesystem::path& folder,
                                          const std::vector<std::string>& ids, int64_t resolution) {
   const auto count = static_cast<int64_t>(ids.size());
+  std::mutex mutex;
   std::vector<std::string> mine;  // Index and reason, in turn.
-  mpi.run_on_all_ranks([&] {
-    const int64_t end = count * (mpi.rank() + 1) / mpi.world_size();
-    for (int64_t i = count * mpi.rank() / mpi.world_size(); i < end; ++i) {
-      try {
-        (void)read_picture(folder / ids[static_cast<size_t>(i)], resolution);
-      } catch (const InputError& error) {
-        mine.push_back(std::to_string(i));
-        mine.emplace_back(error.what());
-      }
+  const auto decode = [&](int64_t i) {
+    try {
+      (void)read_picture(folder / ids[static_cast<size_t>(i)], resolution);
+    } catch (const InputError& error) {
+      const std::lock_guard lock(mutex);
+      mine.push_back(std::to_string(i));
+      mine.emplace_back(error.what());
     }
-  });
+  };
+  const auto voice = mpi.rank() == 0 ? Progress::Voice::kLogs : Progress::Voice::kSilent;
+  Progress progress("pictures checked", count, voice);
+  run_groups(
+      mpi, num_workers, (count + kGroup - 1) / kGroup,
+      [&](int64_t group) {
+        for (int64_t i = group * kGroup; i < std::min(count, (group + 1) * kGroup); ++i) decode(i);
+      },
+      [&](int64_t groups) { progress.report(groups * kGroup); });
   std::vector<std::string> problems(ids.size());
   for (const auto& gathered : mpi.gather_strings(join(mine))) {
     const auto fields = split(gathered);

@@ -23,11 +23,9 @@ int main(int argc, char** argv) {
       {"unet_names", {"FOLDER", probe::run_unet_names}},
       {"unet_bench", {"FOLDER BATCH SIZE TEXT_LENGTH STEPS", probe::run_unet_bench}},
       {"unet_random", {"CONFIG.json SEED OUT_FOLDER", probe::run_unet_random}},
-#ifdef TRIREME_PROBE_ENCODERS
       {"vae", {"encode|decode FOLDER IN.safetensors OUT.safetensors", probe::run_vae}},
       {"clip", {"FOLDER IN.safetensors OUT.safetensors", probe::run_clip}},
       {"tokenize", {"FOLDER IN.txt OUT.txt", probe::run_tokenize}},
-#endif
   };
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   const auto command = arguments.empty() ? commands.end() : commands.find(arguments.front());

@@ -191,3 +191,12 @@ def test_order_by_index_and_shards(run):
 @pytest.mark.parametrize("steps", ["0:3", "3:2", "x", "1", "1:", "1:2:3"])
 def test_order_refuses_what_is_no_range(run, steps):
     assert inspect("c.toml", "--order", steps, folder=run).returncode == 2
+
+
+def test_shipped_configurations_are_valid():
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "configs")
+    names = sorted(name for name in os.listdir(root) if name.endswith(".toml"))
+    assert names
+    for name in names:
+        done = inspect(os.path.join(root, name))
+        assert done.returncode == 0, (name, done.stderr)

@@ -1,4 +1,5 @@
 """`trireme pack` against Pillow, diffusers and transformers, at 1, 2 and 3 ranks."""
+import hashlib
 import json
 import os
 import random
@@ -20,10 +21,11 @@ HALF_STEP = 2.0**-10  # Of rounding to half precision, relative, with room for f
 CAPTIONS = ["a red square", "  Two WORDS\u00a0and \u732b, unchanged ", "a red square", None, "first line\nsecond", ""]
 
 
-def mpirun(ranks, *arguments, check=True):
+def mpirun(ranks, *arguments, check=True, threads=1):
     command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "--mca", "mpi_yield_when_idle", "1",
                "-np", str(ranks), TRIREME, "pack", *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert not check or result.returncode == 0, result
     return result
 
@@ -125,8 +127,6 @@ def test_text_is_stored_once_for_each_caption(model, pictures, packed):
 
 
 def test_provenance_names_the_weights(model, packed):
-    import hashlib
-
     with h5py.File(packed) as file:
         attributes = dict(file.attrs)
         weights = (model / "vae" / "diffusion_pytorch_model.safetensors").read_bytes()
@@ -141,10 +141,11 @@ def test_the_file_verifies(packed):
     subprocess.run([TRIREME, "inspect", packed, "--verify"], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
-def test_any_number_of_ranks_writes_the_same_bytes(model, pictures, packed, tmp_path, ranks):
+@pytest.mark.parametrize(("ranks", "threads"), [(1, 3), (2, 1), (3, 2)])
+def test_any_number_of_ranks_and_threads_writes_the_same_bytes(model, pictures, packed, tmp_path, ranks, threads):
     file = tmp_path / "many.h5"
-    mpirun(ranks, "--model", model, "--images", pictures, "--out", file, "--resolution", RESOLUTION)
+    arguments = ["--model", model, "--images", pictures, "--out", file, "--resolution", RESOLUTION]
+    mpirun(ranks, *arguments, threads=threads)
     assert file.read_bytes() == packed.read_bytes()
     assert os.listdir(tmp_path) == ["many.h5"]
 
@@ -156,12 +157,8 @@ def test_sample_kind_draws_from_the_posterior(model, pictures, packed, tmp_path)
         mean, logvar = np.split(moments["latents"][:].astype(np.float64), 2, axis=1)
         normals = (sample["latents"][:] - mean) / np.exp(0.5 * np.clip(logvar, -30, 20))
         assert "kind" not in sample["latents"].attrs or sample["latents"].attrs["kind"] != "moments"
-    assert sample_shape_is_plain(normals, mean)
+    assert normals.shape == mean.shape
     assert abs(normals.mean()) < 0.05 and abs(normals.std() - 1) < 0.05
-
-
-def sample_shape_is_plain(normals, mean):
-    return normals.shape == mean.shape
 
 
 def test_captions_from_jsonl(model, pictures, tmp_path):
@@ -205,6 +202,14 @@ def test_unreadable_pictures_are_named_and_skipped_or_fatal(model, pictures, tmp
     with h5py.File(tmp_path / "a.h5") as file:
         assert [i.decode() for i in file["ids"][:]] == [n for n in sorted(os.listdir(tmp_path / "damaged"), key=os.fsencode)
                                                         if n.lower().endswith((".png", ".jpg")) and n not in bad]
+
+
+def test_a_model_without_text_packs_latents_alone(model, pictures, tmp_path):
+    (tmp_path / "vae-only").mkdir()
+    (tmp_path / "vae-only" / "vae").symlink_to(model / "vae")
+    mpirun(2, "--model", tmp_path / "vae-only", "--images", pictures, "--out", tmp_path / "a.h5", "--resolution", RESOLUTION)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert "text" not in file and "caption_index" not in file and len(file["latents"]) == 39
 
 
 def test_recursive_ids_are_relative_paths(model, pictures, tmp_path):

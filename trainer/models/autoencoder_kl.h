@@ -8,7 +8,8 @@
 
 namespace trireme {
 
-// diffusers' AutoencoderKL for inference. Local; use from one thread. Weights float32 by default.
+// diffusers' AutoencoderKL for inference, in float32. Local; encode_moments() and decode() may be
+// called from several threads at once.
 class AutoencoderKL {
  public:
   // A diffusers folder with vae/, or the vae folder itself. Throws InputError. Old attention names

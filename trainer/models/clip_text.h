@@ -25,7 +25,8 @@ class ClipTokenizer {
   [[nodiscard]] virtual int64_t max_length() const noexcept = 0;  // 77
 };
 
-// transformers' CLIPTextModel for inference: OpenAI CLIP-L, OpenCLIP-H of SD 2, and the like.
+// transformers' CLIPTextModel for inference: OpenAI CLIP-L, OpenCLIP-H of SD 2, and the like. Local;
+// forward() may be called from several threads at once.
 class ClipTextModel {
  public:
   // A diffusers folder with text_encoder/, or the folder itself. Reads weights with and without the
