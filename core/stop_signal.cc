@@ -1,6 +1,7 @@
 #include "core/stop_signal.h"
 
 #include <csignal>
+
 #include <unistd.h>
 
 #include "core/error.h"

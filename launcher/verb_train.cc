@@ -12,6 +12,7 @@
 #include "dist/mpi_environment.h"
 #include "launcher/command_line.h"
 #include "launcher/config_file.h"
+#include "launcher/topology.h"
 #include "launcher/verbs.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/run_directory.h"
@@ -44,8 +45,10 @@ std::optional<std::filesystem::path> open_run(const RunDirectory& run, const Con
     }
     resume = newest_checkpoint(run.checkpoints());
     if (difference.steps_grow) {
-      log::info("run.steps grows from " + std::to_string(then.run.steps) + " to " + std::to_string(config.run.steps) +
-                ": the learning-rate schedule is stretched over the new length, so the rate at the next step "
+      log::info("run.steps grows from " + std::to_string(then.run.steps) + " to " +
+                std::to_string(config.run.steps) +
+                ": the learning-rate schedule is stretched over the new length, so the rate at the "
+                "next step "
                 "differs from where it stood");
     }
   }
@@ -60,15 +63,15 @@ void compare_configurations(MpiEnvironment& mpi, const Config& config) {
     if (digests[rank] == digests[0]) continue;
     mpi.run_on_all_ranks([&] {
       if (mpi.rank() == 0) {
-        throw UsageError("rank " + std::to_string(rank) +
-                         " read another configuration than rank 0. Give all ranks the same file and --set.");
+        throw UsageError(
+            "rank " + std::to_string(rank) +
+            " read another configuration than rank 0. Give all ranks the same file and --set.");
       }
     });
   }
 }
 
-ExitCode train(const TrainArguments& arguments) {
-  MpiEnvironment mpi;
+ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments) {
   log::configure(mpi.rank(), mpi.world_size());
   LoadedConfig loaded;
   ResolvedObjective resolved;
@@ -85,6 +88,7 @@ ExitCode train(const TrainArguments& arguments) {
   }
 
   const std::string device = choose_device(mpi);
+  if (cuda_index(device) >= 0) bind_near_gpu(detect_machine(), mpi.local_rank(), mpi.local_size());
   const std::string run_dir = run_dir_of(config);
   std::optional<Session> session;
   mpi.run_on_all_ranks([&] {
@@ -102,21 +106,29 @@ ExitCode train(const TrainArguments& arguments) {
   mpi.broadcast_string(resume);
   log::add_file(std::filesystem::path(run_dir) / "log.txt");
 
-  Trainer trainer(mpi, std::move(*session),
-                  {.run_dir = run_dir,
-                   .config_toml = write_config(config),
-                   .resume = resume.empty() ? std::nullopt : std::optional<std::filesystem::path>(resume)});
+  Trainer trainer(
+      mpi, std::move(*session),
+      {.run_dir = run_dir,
+       .config_toml = write_config(config),
+       .resume = resume.empty() ? std::nullopt : std::optional<std::filesystem::path>(resume)});
   return trainer.run();
 }
 }  // namespace
 
 void add_train_verb(CLI::App& app, std::function<int()>& action) {
   auto arguments = std::make_shared<TrainArguments>();
-  auto* verb = app.add_subcommand("train", "Train: one rank, or each of the ranks that mpirun or srun started");
+  auto* verb = app.add_subcommand(
+      "train", "Train: one rank, or each of the ranks that mpirun or srun started");
   add_config_arguments(*verb, arguments->config);
-  verb->add_flag_callback("--fresh", [arguments] { arguments->start = RunDirectory::Start::kFresh; },
-                          "Start over: remove what an earlier run left in the run directory");
+  verb->add_flag_callback(
+      "--fresh", [arguments] { arguments->start = RunDirectory::Start::kFresh; },
+      "Start over: remove what an earlier run left in the run directory");
   verb->footer("Example:\n  mpirun -np 4 trireme train configs/demo.toml --set optim.lr=2e-4");
-  verb->callback([arguments, &action] { action = [arguments] { return static_cast<int>(train(*arguments)); }; });
+  verb->callback([arguments, &action] {
+    action = [arguments] {
+      return run_as_rank(
+          [&](MpiEnvironment& mpi) { return static_cast<int>(train(mpi, *arguments)); });
+    };
+  });
 }
 }  // namespace trireme

@@ -7,8 +7,8 @@
 
 namespace trireme {
 
-// The configuration of a run: one struct a TOML table, one field a key, same names (docs/config.md).
-// Plain values; read by launcher/config_file.h, which also checks ranges.
+// The configuration of a run: one struct a TOML table, one field a key, same names
+// (docs/config.md). Plain values; read by launcher/config_file.h, which also checks ranges.
 
 struct RunOptions {
   std::string name = "run";
@@ -131,7 +131,8 @@ struct SampleOptions {
   int64_t steps = 30;
   double guidance = 5.0;
   uint64_t seed = 0;
-  std::string vae;  // Diffusers folder whose vae/ decodes samples; empty: beside the model's weights.
+  std::string
+      vae;  // Diffusers folder whose vae/ decodes samples; empty: beside the model's weights.
 };
 
 struct Config {

@@ -1,6 +1,7 @@
 #include "trainer/precision.h"
 
 #include <ATen/autocast_mode.h>
+
 #include "trainer/torch_api.h"
 
 namespace trireme {

@@ -5,7 +5,8 @@
 
 namespace trireme {
 
-// Runs the forward pass inside it in bf16 by autocast over float32 parameters; nothing in fp32. Nests.
+// Runs the forward pass inside it in bf16 by autocast over float32 parameters; nothing in fp32.
+// Nests.
 class AutocastScope {
  public:
   AutocastScope(Precision precision, const std::string& device);

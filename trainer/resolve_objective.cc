@@ -8,22 +8,25 @@
 
 namespace trireme {
 namespace {
-// Takes the scheduler's value for a key that the user did not set; keeps the user's, with a warning,
-// where both are there and differ.
+// Takes the scheduler's value for a key that the user did not set; keeps the user's, with a
+// warning, where both are there and differ.
 template <typename T>
-void settle(T& value, const T& of_scheduler, std::string_view key, const std::vector<std::string>& keys_set,
-            const std::string& file, std::vector<std::string>& warnings) {
+void settle(T& value, const T& of_scheduler, std::string_view key,
+            const std::vector<std::string>& keys_set, const std::string& file,
+            std::vector<std::string>& warnings) {
   if (value == of_scheduler) return;
   if (std::find(keys_set.begin(), keys_set.end(), key) == keys_set.end()) {
     value = of_scheduler;
     return;
   }
-  warnings.push_back(std::string(key) + " differs from what the model was trained with (" + file +
-                     "): the configuration's value is used. Remove the key to use the model's own.");
+  warnings.push_back(
+      std::string(key) + " differs from what the model was trained with (" + file +
+      "): the configuration's value is used. Remove the key to use the model's own.");
 }
 }  // namespace
 
-ResolvedObjective resolve_objective(const Config& config, const std::vector<std::string>& keys_set) {
+ResolvedObjective resolve_objective(const Config& config,
+                                    const std::vector<std::string>& keys_set) {
   ResolvedObjective resolved{.objective = config.objective, .noise = config.noise, .warnings = {}};
   const auto folder = pipeline_part(config.model.weights, "scheduler");
   if (!folder) return resolved;

@@ -20,7 +20,8 @@ std::vector<std::filesystem::path> paths_of(const std::vector<std::string>& name
   return {names.begin(), names.end()};
 }
 
-void check_data_fits(const LatentDataset& dataset, const DiffusionModel& model, const std::string& key) {
+void check_data_fits(const LatentDataset& dataset, const DiffusionModel& model,
+                     const std::string& key) {
   for (const auto& shape_class : dataset.classes()) {
     const LatentShape& shape = shape_class.shape;
     const std::string place = key + ": " + dataset.describe(shape_class.ranges.front().first);
@@ -39,8 +40,9 @@ void check_data_fits(const LatentDataset& dataset, const DiffusionModel& model, 
   if (model.cross_attention_dim() > 0) {
     const auto text = dataset.text();
     if (!text) {
-      throw InputError(key + ": the model has cross-attention, but the file has no /text/prompt_embeds (" +
-                       dataset.describe(0) + "). Pack the pictures with captions.");
+      throw InputError(
+          key + ": the model has cross-attention, but the file has no /text/prompt_embeds (" +
+          dataset.describe(0) + "). Pack the pictures with captions.");
     }
     if (text->width != model.cross_attention_dim()) {
       throw InputError(key + ": the text embeddings are " + std::to_string(text->width) +
@@ -55,7 +57,8 @@ void check_data_fits(const LatentDataset& dataset, const DiffusionModel& model, 
   }
 }
 
-std::unique_ptr<DiffusionModel> open_model(const Config& config, const std::filesystem::path& weights) {
+std::unique_ptr<DiffusionModel> open_model(const Config& config,
+                                           const std::filesystem::path& weights) {
   if (!weights.empty()) return load_model(weights, config.model.dropout);
   if (!config.model.weights.empty()) return load_model(config.model.weights, config.model.dropout);
   return make_model(config.model.config, config.model.dropout, config.run.seed);
@@ -79,13 +82,17 @@ int64_t Session::num_validation() const {
   return count;
 }
 
-Session open_session(Config config, const std::string& device, const std::filesystem::path& weights) {
+Session open_session(Config config, const std::string& device,
+                     const std::filesystem::path& weights) {
   if (config.adapter.type != "none") {
     throw UsageError("adapter.type = \"" + config.adapter.type +
-                     "\" is not available in this version: set adapter.type = \"none\" to train the model itself.");
+                     "\" is not available in this version: set adapter.type = \"none\" to train "
+                     "the model itself.");
   }
   if (config.parallel.precision == Precision::kFp16) {
-    throw UsageError("parallel.precision = \"fp16\" is not available in this version: use \"bf16\" or \"fp32\".");
+    throw UsageError(
+        "parallel.precision = \"fp16\" is not available in this version: use \"bf16\" or "
+        "\"fp32\".");
   }
   Session session;
   session.device = device;
@@ -93,7 +100,8 @@ Session open_session(Config config, const std::string& device, const std::filesy
   if (!config.data.validation.empty()) {
     session.validation_files = LatentDataset::open(paths_of(config.data.validation));
   }
-  session.split.emplace(session.dataset->classes(), config.data.validation_fraction, config.run.seed);
+  session.split.emplace(session.dataset->classes(), config.data.validation_fraction,
+                        config.run.seed);
   session.model = open_model(config, weights);
   check_data_fits(*session.dataset, *session.model, "data.train");
   if (session.validation_files) {
@@ -117,7 +125,8 @@ Session open_session(Config config, const std::string& device, const std::filesy
 }
 
 std::string choose_device(const MpiEnvironment& mpi) {
-  if (torch::cuda::is_available() && static_cast<int>(torch::cuda::device_count()) >= mpi.local_size()) {
+  if (torch::cuda::is_available() &&
+      static_cast<int>(torch::cuda::device_count()) >= mpi.local_size()) {
     return "cuda:" + std::to_string(mpi.local_rank());
   }
   if (std::getenv("OMP_NUM_THREADS") == nullptr) {

@@ -23,10 +23,11 @@ struct ResolvedObjective {
   std::vector<std::string> warnings;
 };
 // `keys_set`: the keys that the user gave. Throws InputError for an unusable scheduler config.
-[[nodiscard]] ResolvedObjective resolve_objective(const Config& config, const std::vector<std::string>& keys_set);
+[[nodiscard]] ResolvedObjective resolve_objective(const Config& config,
+                                                  const std::vector<std::string>& keys_set);
 
-// Data, model and objective of a configuration: what training, evaluation and sampling share. Local;
-// every rank opens its own.
+// Data, model and objective of a configuration: what training, evaluation and sampling share.
+// Local; every rank opens its own.
 struct Session {
   Config config;
   std::string device;  // "cpu" or "cuda:N", N the rank's place on its node.
@@ -43,8 +44,8 @@ struct Session {
   [[nodiscard]] int64_t num_validation() const;
 };
 
-// Opens everything and checks that it fits together. `weights` replaces config.model.weights where it
-// is not empty (a checkpoint's folder). Throws UsageError and InputError; call inside
+// Opens everything and checks that it fits together. `weights` replaces config.model.weights where
+// it is not empty (a checkpoint's folder). Throws UsageError and InputError; call inside
 // MpiEnvironment::run_on_all_ranks.
 [[nodiscard]] Session open_session(Config config, const std::string& device,
                                    const std::filesystem::path& weights = {});

@@ -53,14 +53,17 @@ void StepLog::step(const StepResult& result) {
   }
   last_line_ = now;
   char line[160];
-  std::snprintf(line, sizeof line, "%8lld  %8.5f  %9.4f  %9.3e  %6.2f  %8.1f  %7.1f  %9s",
-                static_cast<long long>(result.step), result.loss, result.grad_norm, result.lr, epoch, rate,
-                result.data_seconds * 1e3,
-                duration_text(smoothed_step_seconds_ * static_cast<double>(options_.num_steps - result.step)).c_str());
+  std::snprintf(
+      line, sizeof line, "%8lld  %8.5f  %9.4f  %9.3e  %6.2f  %8.1f  %7.1f  %9s",
+      static_cast<long long>(result.step), result.loss, result.grad_norm, result.lr, epoch, rate,
+      result.data_seconds * 1e3,
+      duration_text(smoothed_step_seconds_ * static_cast<double>(options_.num_steps - result.step))
+          .c_str());
   log::info(line);
 }
 
-void StepLog::evaluation(int64_t step, const ValidationResult& result, const ValidationResult* ema) {
+void StepLog::evaluation(int64_t step, const ValidationResult& result,
+                         const ValidationResult* ema) {
   JsonLine line;
   line.add("kind", std::string("eval")).add("step", step).add("val_loss", result.loss);
   if (ema != nullptr) line.add("val_loss_ema", ema->loss);
@@ -70,7 +73,8 @@ void StepLog::evaluation(int64_t step, const ValidationResult& result, const Val
   line.add("val_samples", result.num_samples);
   metrics_.append(line.text());
   char text[160];
-  std::snprintf(text, sizeof text, "%8lld  validation loss %.5f", static_cast<long long>(step), result.loss);
+  std::snprintf(text, sizeof text, "%8lld  validation loss %.5f", static_cast<long long>(step),
+                result.loss);
   std::string message = text;
   if (ema != nullptr) {
     std::snprintf(text, sizeof text, ", with EMA %.5f", ema->loss);
@@ -80,6 +84,7 @@ void StepLog::evaluation(int64_t step, const ValidationResult& result, const Val
 }
 
 void StepLog::event(int64_t step, const std::string& what) {
-  metrics_.append(JsonLine().add("kind", std::string("event")).add("step", step).add("what", what).text());
+  metrics_.append(
+      JsonLine().add("kind", std::string("event")).add("step", step).add("what", what).text());
 }
 }  // namespace trireme

@@ -26,10 +26,10 @@ class StepLog {
  public:
   struct Options {
     std::filesystem::path run_dir;
-    uint64_t keep_bytes = 0;        // Of metrics.jsonl; the rest is of steps that will come again.
+    uint64_t keep_bytes = 0;  // Of metrics.jsonl; the rest is of steps that will come again.
     int64_t num_steps = 0;
     int64_t global_batch = 0;
-    int64_t num_training = 0;       // Samples of an epoch.
+    int64_t num_training = 0;  // Samples of an epoch.
   };
   explicit StepLog(const Options& options);
 

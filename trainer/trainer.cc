@@ -6,13 +6,12 @@
 #include <regex>
 #include <utility>
 
-#include "trainer/torch_api.h"
-
 #include "core/log.h"
 #include "trainer/batch_tensors.h"
 #include "trainer/evaluate/sample_grid.h"
 #include "trainer/evaluate/validation.h"
 #include "trainer/precision.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -31,7 +30,10 @@ Backend backend_of(const std::string& name) {
 }  // namespace
 
 Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
-    : mpi_(mpi), session_(std::move(session)), options_(std::move(options)), config_(session_.config) {
+    : mpi_(mpi),
+      session_(std::move(session)),
+      options_(std::move(options)),
+      config_(session_.config) {
   mpi_.run_on_all_ranks([&] {
     plan_ = plan_run(config_, mpi_.rank(), mpi_.world_size(), session_.num_training());
     scaled_ = scale_learning_rate(config_.optim, plan_.global_batch);
@@ -42,20 +44,20 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
   using Order = GlobalBatchSampler::Options::Order;
   sampler_ = std::make_unique<GlobalBatchSampler>(
       session_.dataset->classes(), *session_.split,
-      GlobalBatchSampler::Options{.seed = config_.run.seed,
-                                  .global_batch = plan_.global_batch,
-                                  .order = config_.data.shuffle ? Order::kShuffled : Order::kByIndex});
+      GlobalBatchSampler::Options{
+          .seed = config_.run.seed,
+          .global_batch = plan_.global_batch,
+          .order = config_.data.shuffle ? Order::kShuffled : Order::kByIndex});
   measure_and_allocate();
   if (options_.resume) mpi_.run_on_all_ranks([&] { load_checkpoint(); });
   if (state_.step < plan_.steps) {
-    loader_ = std::make_unique<BatchLoader>(
-        *session_.dataset, *sampler_,
-        BatchLoader::Options{.draw = session_.draw,
-                             .first_step = state_.step + 1,
-                             .last_step = plan_.steps,
-                             .rank_first = plan_.rank_first,
-                             .rank_count = plan_.rank_count,
-                             .micro = plan_.micro});
+    loader_ = std::make_unique<BatchLoader>(*session_.dataset, *sampler_,
+                                            BatchLoader::Options{.draw = session_.draw,
+                                                                 .first_step = state_.step + 1,
+                                                                 .last_step = plan_.steps,
+                                                                 .rank_first = plan_.rank_first,
+                                                                 .rank_count = plan_.rank_count,
+                                                                 .micro = plan_.micro});
   }
   if (mpi_.rank() == 0) {
     log_ = std::make_unique<StepLog>(StepLog::Options{.run_dir = options_.run_dir,
@@ -74,19 +76,21 @@ NamedParameters Trainer::trainable_parameters() const {
     try {
       frozen.emplace_back(pattern, std::regex::ECMAScript);
     } catch (const std::regex_error& error) {
-      throw UsageError("freeze.patterns: '" + pattern + "' is not a regular expression (" + error.what() + ").");
+      throw UsageError("freeze.patterns: '" + pattern + "' is not a regular expression (" +
+                       error.what() + ").");
     }
   }
   NamedParameters trainable;
   for (auto& [name, tensor] : session_.model->named_parameters()) {
-    const bool is_frozen = std::any_of(frozen.begin(), frozen.end(), [&](const std::regex& pattern) {
-      return std::regex_search(name, pattern);
-    });
+    const bool is_frozen =
+        std::any_of(frozen.begin(), frozen.end(),
+                    [&](const std::regex& pattern) { return std::regex_search(name, pattern); });
     tensor.set_requires_grad(!is_frozen);
     if (!is_frozen) trainable.emplace_back(name, tensor);
   }
   if (trainable.empty()) {
-    throw UsageError("freeze.patterns matches every parameter of the model: nothing is left to train.");
+    throw UsageError(
+        "freeze.patterns matches every parameter of the model: nothing is left to train.");
   }
   return trainable;
 }
@@ -97,7 +101,8 @@ void Trainer::measure_and_allocate() {
   std::vector<int64_t> sizes;
   mpi_.run_on_all_ranks([&] {
     trainable = trainable_parameters();
-    auto batch = make_training_batch(*session_.dataset, session_.draw, 1, 0, sampler_->draws(1, 0, 1));
+    auto batch =
+        make_training_batch(*session_.dataset, session_.draw, 1, 0, sampler_->draws(1, 0, 1));
     order = measure_gradient_order(trainable, [&] { micro_losses(batch).sum().backward(); });
     for (const auto& [name, tensor] : trainable) sizes.push_back(tensor.numel());
   });
@@ -124,14 +129,15 @@ void Trainer::measure_and_allocate() {
 
 at::Tensor Trainer::micro_losses(LatentBatch& batch) {
   const BatchTensors tensors = to_device(batch, session_.device);
-  const NoisedBatch noised = add_noise(*session_.schedule, config_.objective, tensors.latents, tensors.noise,
-                                       batch.timesteps, batch.uniforms);
+  const NoisedBatch noised = add_noise(*session_.schedule, config_.objective, tensors.latents,
+                                       tensors.noise, batch.timesteps, batch.uniforms);
   at::Tensor prediction;  // (N, C, H, W)
   {
     const AutocastScope autocast(config_.parallel.precision, session_.device);
     prediction = session_.model->forward(
         noised.latents, noised.model_times, tensors.condition,
-        DropoutKey{.seed = config_.run.seed, .step = batch.step, .first_position = batch.first_position});
+        DropoutKey{
+            .seed = config_.run.seed, .step = batch.step, .first_position = batch.first_position});
   }
   return sample_losses(prediction, noised);
 }
@@ -145,7 +151,8 @@ void Trainer::fetch_batches() {
   });
 }
 
-// Each entry is one rank's number plus zeros, so the sum is exact; the last one counts stop requests.
+// Each entry is one rank's number plus zeros, so the sum is exact; the last one counts stop
+// requests.
 void Trainer::agree_on_losses(std::vector<double>& piece_losses) {
   piece_losses.push_back(stop_signal_.requested() ? 1.0 : 0.0);
   mpi_.all_reduce_sum(piece_losses);
@@ -164,12 +171,14 @@ StepResult Trainer::run_step() {
     reducer_->begin_piece();
     at::Tensor piece_loss = torch::zeros({}, torch::dtype(torch::kDouble).device(session_.device));
     for (int64_t micro = 0; micro < plan_.micros_per_piece; ++micro, ++batch) {
-      const auto losses = micro_losses(*batch);                     // (N)
-      if (micro + 1 == plan_.micros_per_piece) reducer_->arm();     // Its gradients complete the piece.
+      const auto losses = micro_losses(*batch);  // (N)
+      if (micro + 1 == plan_.micros_per_piece)
+        reducer_->arm();  // Its gradients complete the piece.
       (losses.sum() / static_cast<double>(plan_.global_batch)).backward();
       piece_loss += losses.detach().sum(at::kDouble);
     }
-    piece_losses[static_cast<size_t>(mpi_.rank() * plan_.pieces_per_rank + piece)] = piece_loss.item<double>();
+    piece_losses[static_cast<size_t>(mpi_.rank() * plan_.pieces_per_rank + piece)] =
+        piece_loss.item<double>();
   }
   reducer_->wait();  // Gradients are now those of the mean loss over the global batch.
   agree_on_losses(piece_losses);
@@ -177,17 +186,20 @@ StepResult Trainer::run_step() {
   for (const double value : piece_losses) loss += value / static_cast<double>(plan_.global_batch);
 
   const double grad_norm = std::sqrt(sum_of_squares(buckets_->flat()).item<double>());
-  if (!std::isfinite(loss) || !std::isfinite(grad_norm)) {  // Reduced values: all ranks throw together.
-    throw DivergedError("training diverged at step " + std::to_string(step) + ": loss " + std::to_string(loss) +
-                        ", gradient norm " + std::to_string(grad_norm) +
-                        ", from finite data. The weights of the last checkpoint are untouched; lower optim.lr, "
-                        "set optim.max_grad_norm, or lengthen lr_schedule.warmup_steps.");
+  if (!std::isfinite(loss) ||
+      !std::isfinite(grad_norm)) {  // Reduced values: all ranks throw together.
+    throw DivergedError(
+        "training diverged at step " + std::to_string(step) + ": loss " + std::to_string(loss) +
+        ", gradient norm " + std::to_string(grad_norm) +
+        ", from finite data. The weights of the last checkpoint are untouched; lower optim.lr, "
+        "set optim.max_grad_norm, or lengthen lr_schedule.warmup_steps.");
   }
   const double max_norm = config_.optim.max_grad_norm;
   const double scale = max_norm > 0 ? std::min(1.0, max_norm / (grad_norm + 1e-6)) : 1.0;
   const double lr = learning_rate(config_.lr_schedule, scaled_.lr, step, plan_.steps);
   const torch::NoGradGuard no_grad;
-  optimizer_->step(step, lr, torch::full({}, scale, torch::dtype(torch::kFloat32).device(session_.device)));
+  optimizer_->step(step, lr,
+                   torch::full({}, scale, torch::dtype(torch::kFloat32).device(session_.device)));
   if (config_.parallel.shard_optimizer) gather_parameters();
   if (ema_) ema_->update(step);
   state_.step = step;
@@ -205,7 +217,8 @@ void Trainer::gather_parameters() {
   for (size_t b = 0; b < ranges_.size(); ++b) {
     auto& params = buckets_->flat()[b].params;
     const auto [first, last] = ranges_[b];
-    works.push_back(comm_->all_gather(view_of(params.narrow(0, first, last - first)), view_of(params)));
+    works.push_back(
+        comm_->all_gather(view_of(params.narrow(0, first, last - first)), view_of(params)));
   }
   for (const auto& work : works) work->wait();
 }
@@ -222,18 +235,22 @@ ExitCode Trainer::run() {
     if (log_) log_->step(result);
     const bool is_last = state_.step == plan_.steps;
     if (is_evaluation_due()) evaluate();
-    const bool stops_early = early.patience > 0 && state_.evaluations_without_improvement >= early.patience;
+    const bool stops_early =
+        early.patience > 0 && state_.evaluations_without_improvement >= early.patience;
     const int64_t every = config_.checkpoint.every_steps;
-    if (is_last || stop_agreed_ || stops_early || (every > 0 && state_.step % every == 0)) save_checkpoint();
+    if (is_last || stop_agreed_ || stops_early || (every > 0 && state_.step % every == 0))
+      save_checkpoint();
     if (stop_agreed_ && !is_last) {
       log::info("stopped after step " + std::to_string(state_.step) + " with a checkpoint" +
-                (stop_signal_.requested() ? std::string(" (") + stop_signal_.name() + ")" : std::string()) +
+                (stop_signal_.requested() ? std::string(" (") + stop_signal_.name() + ")"
+                                          : std::string()) +
                 "; the same command goes on from there");
       return ExitCode::kStopped;
     }
     if (stops_early) {
       if (log_) log_->event(state_.step, "early_stop");
-      log::info(early.metric + " has not improved for " + std::to_string(early.patience) + " evaluations: stopped early");
+      log::info(early.metric + " has not improved for " + std::to_string(early.patience) +
+                " evaluations: stopped early");
       return ExitCode::kDone;
     }
     last_end = Clock::now();
@@ -256,7 +273,8 @@ void Trainer::evaluate() {
       averaged = evaluate_validation(mpi_, session_);
       ema_->swap();
     }
-    note_for_early_stopping(config_.early_stopping.metric == "val_loss_ema" && averaged ? averaged->loss : raw.loss);
+    note_for_early_stopping(
+        config_.early_stopping.metric == "val_loss_ema" && averaged ? averaged->loss : raw.loss);
     if (log_) log_->evaluation(state_.step, raw, averaged ? &*averaged : nullptr);
   }
   sample();
@@ -272,9 +290,11 @@ void Trainer::sample() {
 }
 
 void Trainer::note_for_early_stopping(double metric) {
-  const bool improved = state_.evaluations == 0 || metric < state_.best_metric - config_.early_stopping.min_delta;
+  const bool improved =
+      state_.evaluations == 0 || metric < state_.best_metric - config_.early_stopping.min_delta;
   ++state_.evaluations;
-  state_.evaluations_without_improvement = improved ? 0 : state_.evaluations_without_improvement + 1;
+  state_.evaluations_without_improvement =
+      improved ? 0 : state_.evaluations_without_improvement + 1;
   if (improved) state_.best_metric = metric;
 }
 
@@ -287,14 +307,17 @@ void Trainer::announce() const {
   char text[256];
   std::snprintf(text, sizeof text, "%.2f M trained parameters in %zu buckets, %d rank%s (%s) on %s",
                 static_cast<double>(trained) / 1e6, buckets_->flat().size(), mpi_.world_size(),
-                mpi_.world_size() == 1 ? "" : "s", std::string(comm_->backend()).c_str(), session_.device.c_str());
+                mpi_.world_size() == 1 ? "" : "s", std::string(comm_->backend()).c_str(),
+                session_.device.c_str());
   log::info(text);
-  std::snprintf(text, sizeof text,
-                "%lld training and %lld validation samples; global batch %lld = %lld pieces x %lld micro-batches x %lld; %lld steps",
-                static_cast<long long>(session_.num_training()), static_cast<long long>(session_.num_validation()),
-                static_cast<long long>(plan_.global_batch), static_cast<long long>(plan_.num_pieces),
-                static_cast<long long>(plan_.micros_per_piece), static_cast<long long>(plan_.micro),
-                static_cast<long long>(plan_.steps));
+  std::snprintf(
+      text, sizeof text,
+      "%lld training and %lld validation samples; global batch %lld = %lld pieces x %lld "
+      "micro-batches x %lld; %lld steps",
+      static_cast<long long>(session_.num_training()),
+      static_cast<long long>(session_.num_validation()), static_cast<long long>(plan_.global_batch),
+      static_cast<long long>(plan_.num_pieces), static_cast<long long>(plan_.micros_per_piece),
+      static_cast<long long>(plan_.micro), static_cast<long long>(plan_.steps));
   log::info(text);
   log::info("learning rate " + scaled_.rule);
   if (config_.lr_schedule.warmup_steps > plan_.steps) {
@@ -303,7 +326,8 @@ void Trainer::announce() const {
               " steps: the learning rate never reaches its value");
   }
   if (state_.step > 0) {
-    log::info("going on after step " + std::to_string(state_.step) + " from " + options_.resume->filename().string());
+    log::info("going on after step " + std::to_string(state_.step) + " from " +
+              options_.resume->filename().string());
   }
 }
 }  // namespace trireme

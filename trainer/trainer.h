@@ -29,8 +29,8 @@ class Trainer {
  public:
   struct Options {
     std::filesystem::path run_dir;
-    std::string config_toml;                         // The resolved configuration, for checkpoints.
-    std::optional<std::filesystem::path> resume;     // A whole checkpoint, or a fresh start.
+    std::string config_toml;                      // The resolved configuration, for checkpoints.
+    std::optional<std::filesystem::path> resume;  // A whole checkpoint, or a fresh start.
   };
   // Loads the checkpoint's weights and state where there is one. Throws on all ranks together.
   Trainer(MpiEnvironment& mpi, Session session, Options options);

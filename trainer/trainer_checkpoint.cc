@@ -3,10 +3,9 @@
 #include <string>
 #include <utility>
 
-#include "trainer/torch_api.h"
-
 #include "core/log.h"
 #include "trainer/diffusion/scheduler_config.h"
+#include "trainer/torch_api.h"
 #include "trainer/trainer.h"
 
 namespace trireme {
@@ -15,7 +14,10 @@ NamedTensors on_cpu(const NamedTensors& tensors) {
   NamedTensors copies;
   copies.reserve(tensors.size());
   for (const auto& [name, tensor] : tensors) {
-    copies.emplace_back(name, tensor.detach().to(torch::kCPU, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true).contiguous());
+    copies.emplace_back(
+        name, tensor.detach()
+                  .to(torch::kCPU, tensor.scalar_type(), /*non_blocking=*/false, /*copy=*/true)
+                  .contiguous());
   }
   return copies;
 }
@@ -26,7 +28,8 @@ void copy_parameters(const SafetensorsReader& reader, const NamedTensors& parame
     at::Tensor target = tensor;
     const at::Tensor stored = reader.read(name);
     if (stored.sizes() != target.sizes()) {
-      throw InputError(reader.files().front().string() + ": '" + name + "' has another shape than the model's.");
+      throw InputError(reader.files().front().string() + ": '" + name +
+                       "' has another shape than the model's.");
     }
     target.copy_(stored);
   }
@@ -37,13 +40,15 @@ void Trainer::load_checkpoint() {
   const auto& folder = *options_.resume;
   state_ = open_checkpoint(folder, Verify::kSizes);
   if (state_.samples != state_.step * plan_.global_batch) {
-    throw UsageError("the run in " + options_.run_dir.string() + " has a global batch of " +
-                     std::to_string(state_.samples / std::max<int64_t>(state_.step, 1)) + ", this start one of " +
-                     std::to_string(plan_.global_batch) +
-                     ": batch.per_rank times the number of ranks changed. Start as many ranks as before, or set "
-                     "batch.global, which holds at any number of ranks.");
+    throw UsageError(
+        "the run in " + options_.run_dir.string() + " has a global batch of " +
+        std::to_string(state_.samples / std::max<int64_t>(state_.step, 1)) +
+        ", this start one of " + std::to_string(plan_.global_batch) +
+        ": batch.per_rank times the number of ranks changed. Start as many ranks as before, or set "
+        "batch.global, which holds at any number of ranks.");
   }
-  const SafetensorsReader weights(folder / session_.model->folder_name() / "diffusion_pytorch_model.safetensors");
+  const SafetensorsReader weights(folder / session_.model->folder_name() /
+                                  "diffusion_pytorch_model.safetensors");
   copy_parameters(weights, session_.model->named_parameters());
   const SafetensorsReader optimizer(folder / "optimizer.safetensors");
   optimizer_->load_state(optimizer);
@@ -72,21 +77,23 @@ void Trainer::save_checkpoint() {
     log_->sync();
     state_.metrics_size_bytes = log_->size_bytes();
     state_.config_toml = options_.config_toml;
-    CheckpointContent content{.state = state_,
-                              .model_folder = session_.model->folder_name(),
-                              .model_config_json = session_.model->config_json(),
-                              .model = on_cpu(session_.model->named_parameters()),
-                              .ema = {},
-                              .optimizer = std::move(optimizer),
-                              .extra_files = {{"scheduler/scheduler_config.json",
-                                               scheduler_config_json(config_.noise, config_.objective.prediction)}}};
+    CheckpointContent content{
+        .state = state_,
+        .model_folder = session_.model->folder_name(),
+        .model_config_json = session_.model->config_json(),
+        .model = on_cpu(session_.model->named_parameters()),
+        .ema = {},
+        .optimizer = std::move(optimizer),
+        .extra_files = {{"scheduler/scheduler_config.json",
+                         scheduler_config_json(config_.noise, config_.objective.prediction)}}};
     if (ema_) {
       // Frozen tensors have no average of their own: their value is the average.
       ema_->swap();
       content.ema = on_cpu(session_.model->named_parameters());
       ema_->swap();
     }
-    const auto folder = write_checkpoint(options_.run_dir / "checkpoints", content, config_.checkpoint.keep);
+    const auto folder =
+        write_checkpoint(options_.run_dir / "checkpoints", content, config_.checkpoint.keep);
     log::info("checkpoint " + folder.filename().string());
   });
 }

@@ -109,10 +109,10 @@ TEST_F(UNetTest, NamesWhatTheDataLacks) {
   wrong.encoder_hidden_states = at::ones({2, 3, 7});
   EXPECT_THAT(refusal(*model, wrong), HasSubstr("width 6"));
   EXPECT_THAT(refusal(*model, wrong), HasSubstr("(2, 3, 7)"));
-  wrong.encoder_hidden_states = {};
+  wrong.encoder_hidden_states = at::Tensor();
   EXPECT_THAT(refusal(*model, wrong), HasSubstr("width 6"));
   wrong = condition();
-  wrong.class_labels = {};
+  wrong.class_labels = at::Tensor();
   EXPECT_THAT(refusal(*model, wrong), HasSubstr("class labels"));
   EXPECT_THROW((void)model->forward(at::ones({1, 3, 4, 4}), at::tensor({1}), condition(), {}),
                InputError);

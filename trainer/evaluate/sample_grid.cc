@@ -5,8 +5,6 @@
 #include <span>
 #include <utility>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "core/log.h"
 #include "core/philox.h"
@@ -14,6 +12,7 @@
 #include "trainer/models/autoencoder_kl.h"
 #include "trainer/models/clip_text.h"
 #include "trainer/pipeline_folder.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -23,7 +22,8 @@ constexpr int64_t kGap = 2;    // Pixels between pictures.
 at::Tensor text_row(const LatentDataset& data, int64_t row) {
   const auto text = data.text();
   auto embeds = torch::empty({1, text->length, text->width});
-  data.read_prompt_embeds(row, std::span(embeds.data_ptr<float>(), static_cast<size_t>(embeds.numel())));
+  data.read_prompt_embeds(row,
+                          std::span(embeds.data_ptr<float>(), static_cast<size_t>(embeds.numel())));
   return embeds;
 }
 
@@ -63,7 +63,8 @@ SamplePrompts prompts_of_data(const Session& session) {
   return prompts;
 }
 
-at::Tensor encode_text(ClipTextModel& encoder, const ClipTokenizer& tokenizer, const std::string& text) {
+at::Tensor encode_text(ClipTextModel& encoder, const ClipTokenizer& tokenizer,
+                       const std::string& text) {
   const auto ids = tokenizer.encode(text);
   return encoder.forward(torch::tensor(ids).unsqueeze(0)).last_hidden_state;
 }
@@ -73,8 +74,9 @@ SamplePrompts prompts_of_config(const Session& session) {
   const auto encoder_folder = pipeline_part(config.model.weights, "text_encoder");
   const auto tokenizer_folder = pipeline_part(config.model.weights, "tokenizer");
   if (!encoder_folder || !tokenizer_folder) {
-    throw UsageError("sample.prompts needs text_encoder/ and tokenizer/ in or beside model.weights = '" +
-                     config.model.weights + "'. Leave sample.prompts empty to use captions of the data.");
+    throw UsageError(
+        "sample.prompts needs text_encoder/ and tokenizer/ in or beside model.weights = '" +
+        config.model.weights + "'. Leave sample.prompts empty to use captions of the data.");
   }
   const torch::NoGradGuard no_grad;
   const auto encoder = ClipTextModel::load(*encoder_folder);
@@ -92,7 +94,8 @@ SamplePrompts prompts_of_config(const Session& session) {
   return prompts;
 }
 
-Condition condition_of(const at::Tensor& embeds, int64_t first, int64_t count, const std::string& device) {
+Condition condition_of(const at::Tensor& embeds, int64_t first, int64_t count,
+                       const std::string& device) {
   Condition condition;
   if (embeds.defined()) condition.encoder_hidden_states = embeds.narrow(0, first, count).to(device);
   return condition;
@@ -110,8 +113,9 @@ at::Tensor initial_noise(uint64_t seed, int64_t first, int64_t count, const Late
 }  // namespace
 
 SamplePrompts choose_prompts(const Session& session) {
-  return session.config.sample.prompts.empty() || !session.draw.use_text ? prompts_of_data(session)
-                                                                         : prompts_of_config(session);
+  return session.config.sample.prompts.empty() || !session.draw.use_text
+             ? prompts_of_data(session)
+             : prompts_of_config(session);
 }
 
 at::Tensor sample_latents(MpiEnvironment& mpi, Session& session, const SamplePrompts& prompts) {
@@ -126,13 +130,14 @@ at::Tensor sample_latents(MpiEnvironment& mpi, Session& session, const SamplePro
       const int64_t n = std::min(kGroup, count - first);
       Condition unconditional;
       if (prompts.empty_embeds.defined()) {
-        unconditional.encoder_hidden_states = prompts.empty_embeds.expand({n, -1, -1}).to(session.device);
+        unconditional.encoder_hidden_states =
+            prompts.empty_embeds.expand({n, -1, -1}).to(session.device);
       }
-      const auto result = ddim_sample(
-          *session.model, *session.schedule, session.config.objective.prediction,
-          {.steps = options.steps, .guidance = options.guidance},
-          initial_noise(options.seed, first, n, shape).to(session.device),
-          condition_of(prompts.embeds, first, n, session.device), unconditional);
+      const auto result =
+          ddim_sample(*session.model, *session.schedule, session.config.objective.prediction,
+                      {.steps = options.steps, .guidance = options.guidance},
+                      initial_noise(options.seed, first, n, shape).to(session.device),
+                      condition_of(prompts.embeds, first, n, session.device), unconditional);
       latents.narrow(0, first, n).copy_(result);
     }
   });
@@ -141,7 +146,8 @@ at::Tensor sample_latents(MpiEnvironment& mpi, Session& session, const SamplePro
   return latents.to(torch::kFloat);
 }
 
-std::vector<Image> decode_images(const std::filesystem::path& vae_folder, const at::Tensor& latents) {
+std::vector<Image> decode_images(const std::filesystem::path& vae_folder,
+                                 const at::Tensor& latents) {
   const torch::NoGradGuard no_grad;
   const auto vae = AutoencoderKL::load(vae_folder);
   std::vector<Image> images;
@@ -150,7 +156,8 @@ std::vector<Image> decode_images(const std::filesystem::path& vae_folder, const 
     const auto pixels = ((vae->decode(stored) + 1) * 127.5).round().clamp(0, 255).to(torch::kUInt8);
     const auto rows = pixels.squeeze(0).permute({1, 2, 0}).contiguous();  // (H, W, 3)
     const auto* data = rows.data_ptr<uint8_t>();
-    images.push_back({.width = rows.size(1), .height = rows.size(0), .pixels = {data, data + rows.numel()}});
+    images.push_back(
+        {.width = rows.size(1), .height = rows.size(0), .pixels = {data, data + rows.numel()}});
   }
   return images;
 }
@@ -189,7 +196,8 @@ void write_sample_grid(MpiEnvironment& mpi, Session& session, const std::filesys
   mpi.run_on_all_ranks([&] {
     if (mpi.rank() != 0) return;
     const auto images = decode_images(*vae, latents);
-    const auto columns = static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(images.size()))));
+    const auto columns =
+        static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(images.size()))));
     std::filesystem::create_directories(file.parent_path());
     write_png(file, tile(images, columns));
     log::info("samples " + file.filename().string());

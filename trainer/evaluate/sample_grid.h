@@ -1,8 +1,8 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
-#include <string>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -21,18 +21,20 @@ struct SamplePrompts {
   LatentShape shape;        // Of each sample.
 };
 
-// [sample].count prompts: sample.prompts (encoded by the text encoder beside the model's weights, in
-// turn) or, where that is empty, captions of the validation data (else of the training data), spread
-// evenly over it. Local. Throws InputError, UsageError.
+// [sample].count prompts: sample.prompts (encoded by the text encoder beside the model's weights,
+// in turn) or, where that is empty, captions of the validation data (else of the training data),
+// spread evenly over it. Local. Throws InputError, UsageError.
 [[nodiscard]] SamplePrompts choose_prompts(const Session& session);
 
 // Latents (count, C, H, W), unscaled as a VAE decodes them, by DDIM with guidance as [sample] says.
 // The noise is a function of (sample.seed, index); groups of fixed composition are dealt out to the
 // ranks, so the result does not depend on their number. Collective.
-[[nodiscard]] at::Tensor sample_latents(MpiEnvironment& mpi, Session& session, const SamplePrompts& prompts);
+[[nodiscard]] at::Tensor sample_latents(MpiEnvironment& mpi, Session& session,
+                                        const SamplePrompts& prompts);
 
 // Decodes latents with the VAE of `folder`: one picture each. Local.
-[[nodiscard]] std::vector<Image> decode_images(const std::filesystem::path& vae_folder, const at::Tensor& latents);
+[[nodiscard]] std::vector<Image> decode_images(const std::filesystem::path& vae_folder,
+                                               const at::Tensor& latents);
 
 // Pictures side by side in rows of `columns`, separated by white lines.
 [[nodiscard]] Image tile(const std::vector<Image>& images, int64_t columns);
@@ -40,6 +42,7 @@ struct SamplePrompts {
 // The VAE that belongs to the session's model: sample.vae, or vae/ inside or beside the weights.
 [[nodiscard]] std::optional<std::filesystem::path> find_vae(const Config& config);
 
-// Samples and writes one PNG (rank 0). Without a VAE nothing is drawn, which is said once. Collective.
+// Samples and writes one PNG (rank 0). Without a VAE nothing is drawn, which is said once.
+// Collective.
 void write_sample_grid(MpiEnvironment& mpi, Session& session, const std::filesystem::path& file);
 }  // namespace trireme

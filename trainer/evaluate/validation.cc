@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <exception>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "trainer/batch_tensors.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -22,7 +21,8 @@ std::vector<std::vector<int64_t>> fixed_batches(const Session& session) {
     for (int64_t first = 0; first < count; first += kBatch) {
       std::vector<int64_t> samples;
       for (int64_t k = first; k < std::min(first + kBatch, count); ++k) {
-        samples.push_back(own_files ? everything.training_sample(c, k) : session.split->validation_sample(c, k));
+        samples.push_back(own_files ? everything.training_sample(c, k)
+                                    : session.split->validation_sample(c, k));
       }
       batches.push_back(std::move(samples));
     }
@@ -51,7 +51,8 @@ ValidationResult evaluate_validation(MpiEnvironment& mpi, Session& session) {
   mpi.run_on_all_ranks([&] {
     for (size_t item = 0; item < sums.size(); ++item) {
       if (item % static_cast<size_t>(mpi.world_size()) != static_cast<size_t>(mpi.rank())) continue;
-      sums[item] = batch_loss(session, batches[item / num_points], static_cast<int>(item % num_points));
+      sums[item] =
+          batch_loss(session, batches[item / num_points], static_cast<int>(item % num_points));
     }
   });
   mpi.all_reduce_sum(sums);  // Each item is some rank's number plus zeros: exact.
@@ -60,7 +61,8 @@ ValidationResult evaluate_validation(MpiEnvironment& mpi, Session& session) {
   result.band_losses.assign(num_points, 0.0);
   for (const auto& batch : batches) result.num_samples += static_cast<int64_t>(batch.size());
   check(result.num_samples > 0, "validation samples to evaluate");
-  for (size_t item = 0; item < sums.size(); ++item) result.band_losses[item % num_points] += sums[item];
+  for (size_t item = 0; item < sums.size(); ++item)
+    result.band_losses[item % num_points] += sums[item];
   for (double& band : result.band_losses) {
     band /= static_cast<double>(result.num_samples);
     result.loss += band / static_cast<double>(num_points);

@@ -13,8 +13,8 @@ struct ValidationResult {
   int64_t num_samples = 0;
 };
 
-// The validation loss with fixed noise (docs/randomness.md), by all ranks together: batches of fixed
-// composition are dealt out, their losses summed in a fixed order, so the result does not depend on
-// the number of ranks. Collective. REQUIRES: session.num_validation() > 0.
+// The validation loss with fixed noise (docs/randomness.md), by all ranks together: batches of
+// fixed composition are dealt out, their losses summed in a fixed order, so the result does not
+// depend on the number of ranks. Collective. REQUIRES: session.num_validation() > 0.
 [[nodiscard]] ValidationResult evaluate_validation(MpiEnvironment& mpi, Session& session);
 }  // namespace trireme

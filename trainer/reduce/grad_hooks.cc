@@ -4,6 +4,7 @@
 
 #include <torch/csrc/autograd/function_hook.h>
 #include <torch/csrc/autograd/variable.h>
+
 #include "trainer/torch_api.h"
 
 namespace trireme {

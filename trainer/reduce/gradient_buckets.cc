@@ -1,9 +1,8 @@
 #include "trainer/reduce/gradient_buckets.h"
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "trainer/reduce/grad_hooks.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {

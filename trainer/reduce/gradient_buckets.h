@@ -27,15 +27,17 @@ using BucketPlan = std::vector<std::vector<size_t>>;
                                       const std::vector<int64_t>& num_elements,
                                       const BucketOptions& options);
 
-// Runs `backward` once and returns the indices of `parameters` in the order in which their gradients
-// were accumulated; gradients are discarded. A tensor that got none is a UsageError naming it.
+// Runs `backward` once and returns the indices of `parameters` in the order in which their
+// gradients were accumulated; gradients are discarded. A tensor that got none is a UsageError
+// naming it.
 [[nodiscard]] std::vector<size_t> measure_gradient_order(const NamedParameters& parameters,
                                                          const std::function<void()>& backward);
 
-// The trainable parameters in a few flat, contiguous buckets. Parameter tensors become views of their
-// bucket's parameter storage, and their `grad()` views of its gradient storage, which comes from the
-// communicator (resident in shared memory where that is the back end). Segments start at multiples
-// of 256 elements and a bucket's length is a multiple of 256 x world size; padding stays zero.
+// The trainable parameters in a few flat, contiguous buckets. Parameter tensors become views of
+// their bucket's parameter storage, and their `grad()` views of its gradient storage, which comes
+// from the communicator (resident in shared memory where that is the back end). Segments start at
+// multiples of 256 elements and a bucket's length is a multiple of 256 x world size; padding stays
+// zero.
 class GradientBuckets {
  public:
   // Collective: rank 0's plan is the one that counts, and all ranks must have the same parameters
@@ -45,7 +47,9 @@ class GradientBuckets {
   [[nodiscard]] std::vector<FlatBucket>& flat() noexcept { return buckets_; }
   [[nodiscard]] const std::vector<FlatBucket>& flat() const noexcept { return buckets_; }
   // The parameters of bucket b, aligned with its segments.
-  [[nodiscard]] const std::vector<at::Tensor>& parameters(size_t bucket) const { return parameters_[bucket]; }
+  [[nodiscard]] const std::vector<at::Tensor>& parameters(size_t bucket) const {
+    return parameters_[bucket];
+  }
   void zero_grad();
 
  private:

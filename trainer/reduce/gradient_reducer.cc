@@ -3,9 +3,8 @@
 #include <bit>
 #include <chrono>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 

@@ -13,12 +13,12 @@ namespace trireme {
 
 // Sums the buckets' gradients over ranks while backward goes on.
 //
-// A step is begin_step(), then for each of the rank's pieces begin_piece() and its backwards, of which
-// the piece's last is preceded by arm(); then wait(). In the default mode a rank has one piece and a
-// full bucket's all-reduce starts at once, in bucket order. In tree mode (`shards`) pieces are summed
-// by the fixed binary tree over piece numbers: the subtree inside this rank locally, the rest by
-// exchanging slices, which gives the same bits at any power of two of ranks (docs/reproducible.md).
-// Collective in begin_step()..wait(). Use from one thread.
+// A step is begin_step(), then for each of the rank's pieces begin_piece() and its backwards, of
+// which the piece's last is preceded by arm(); then wait(). In the default mode a rank has one
+// piece and a full bucket's all-reduce starts at once, in bucket order. In tree mode (`shards`)
+// pieces are summed by the fixed binary tree over piece numbers: the subtree inside this rank
+// locally, the rest by exchanging slices, which gives the same bits at any power of two of ranks
+// (docs/reproducible.md). Collective in begin_step()..wait(). Use from one thread.
 class GradientReducer {
  public:
   enum class Mode { kAllReduce, kTree };
@@ -26,10 +26,10 @@ class GradientReducer {
   // powers of two; kAllReduce: pieces_per_rank is 1.
   GradientReducer(Communicator& comm, GradientBuckets& buckets, Mode mode, int pieces_per_rank);
 
-  void begin_step();   // Zeroes the gradients.
+  void begin_step();  // Zeroes the gradients.
   void begin_piece();
-  void arm();          // The next backward ends the piece.
-  void wait();         // Gradients are now the sum over all pieces of all ranks.
+  void arm();   // The next backward ends the piece.
+  void wait();  // Gradients are now the sum over all pieces of all ranks.
   // Seconds that wait() blocked in the last step: communication that backward did not hide.
   [[nodiscard]] double exposed_seconds() const noexcept { return exposed_seconds_; }
 
@@ -46,8 +46,8 @@ class GradientReducer {
   int pieces_per_rank_;
   int piece_ = -1;
   bool armed_ = false;
-  std::vector<int> pending_;    // Per bucket: gradients still to come in this backward.
-  size_t next_bucket_ = 0;      // Launched strictly in index order, on every rank.
+  std::vector<int> pending_;  // Per bucket: gradients still to come in this backward.
+  size_t next_bucket_ = 0;    // Launched strictly in index order, on every rank.
   std::vector<std::unique_ptr<Work>> works_;
   // Tree mode: per bucket, partial sums of complete subtrees of this rank, by level; and the slices
   // that came from the other ranks.

@@ -1,9 +1,9 @@
 #include "trainer/reduce/gradient_reducer.h"
 
 #include <gmock/gmock.h>
-#include "trainer/torch_api.h"
 
 #include "dist/mpi_environment.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -18,7 +18,8 @@ struct LinearModel {
     for (auto& [name, tensor] : parameters) tensor.set_requires_grad(true);
   }
   static at::Tensor input(size_t parameter, int piece, at::IntArrayRef shape) {
-    auto generator = at::make_generator<at::CPUGeneratorImpl>(1000 * parameter + static_cast<size_t>(piece));
+    auto generator =
+        at::make_generator<at::CPUGeneratorImpl>(1000 * parameter + static_cast<size_t>(piece));
     return torch::randn(shape, generator);
   }
   void backward(int piece) {
@@ -33,19 +34,22 @@ struct LinearModel {
 
 at::Tensor expected_tree(size_t parameter, int num_pieces, at::IntArrayRef shape) {
   std::vector<at::Tensor> pieces;
-  for (int p = 0; p < num_pieces; ++p) pieces.push_back(LinearModel::input(parameter, p, shape).flatten());
+  for (int p = 0; p < num_pieces; ++p)
+    pieces.push_back(LinearModel::input(parameter, p, shape).flatten());
   return tree_sum(torch::stack(pieces)).view(shape);
 }
 
 std::vector<at::Tensor> reduce(GradientReducer::Mode mode, int num_pieces, Backend backend) {
   const auto comm = make_communicator(*environment, {.backend = backend});
   LinearModel model;
-  const BucketPlan plan = plan_buckets({2, 1, 0}, {2100, 1000, 3}, {.bucket_elements = 1500, .first_bucket_elements = 300});
+  const BucketPlan plan = plan_buckets({2, 1, 0}, {2100, 1000, 3},
+                                       {.bucket_elements = 1500, .first_bucket_elements = 300});
   GradientBuckets buckets(*comm, model.parameters, plan);
   const int per_rank = num_pieces / comm->world_size();
   GradientReducer reducer(*comm, buckets, mode, per_rank);
   std::vector<at::Tensor> result;
-  for (int repetition = 0; repetition < 2; ++repetition) {  // The second step starts from zero again.
+  for (int repetition = 0; repetition < 2;
+       ++repetition) {  // The second step starts from zero again.
     reducer.begin_step();
     for (int piece = 0; piece < per_rank; ++piece) {
       reducer.begin_piece();
@@ -74,7 +78,8 @@ TEST(GradientReducerTest, AllReduceSumsOverRanks) {
   for (size_t i = 0; i < grads.size(); ++i) {
     at::Tensor sum = torch::zeros_like(grads[i]);
     for (int p = 0; p < ranks; ++p) sum += LinearModel::input(i, p, grads[i].sizes());
-    EXPECT_TRUE(torch::allclose(grads[i], sum, 1e-5, 1e-6)) << "parameter " << i << " on rank " << environment->rank();
+    EXPECT_TRUE(torch::allclose(grads[i], sum, 1e-5, 1e-6))
+        << "parameter " << i << " on rank " << environment->rank();
   }
 }
 
@@ -92,8 +97,10 @@ TEST(GradientBucketsTest, ParametersAndGradientsAreViewsOfTheFlatBuffers) {
 }
 
 TEST(PlanBucketsTest, FillsInOrderWithASmallFirstBucket) {
-  const BucketPlan plan = plan_buckets({3, 2, 1, 0}, {256, 256, 256, 256}, {.bucket_elements = 512, .first_bucket_elements = 256});
-  EXPECT_THAT(plan, testing::ElementsAre(testing::ElementsAre(3), testing::ElementsAre(2, 1), testing::ElementsAre(0)));
+  const BucketPlan plan = plan_buckets({3, 2, 1, 0}, {256, 256, 256, 256},
+                                       {.bucket_elements = 512, .first_bucket_elements = 256});
+  EXPECT_THAT(plan, testing::ElementsAre(testing::ElementsAre(3), testing::ElementsAre(2, 1),
+                                         testing::ElementsAre(0)));
 }
 
 TEST(MeasureGradientOrderTest, AnUnusedTensorIsAnErrorThatNamesIt) {
