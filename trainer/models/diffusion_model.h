@@ -30,7 +30,7 @@ struct DropoutKey {
 enum class Mode { kTrain, kEvaluate };
 
 // A denoiser: predicts from noised latents, timestep and condition. Its parameters bear diffusers'
-// names. Implementations wrap a torch::nn::Module and hide it. Local; use from one thread.
+// names. Local; use from one thread.
 class DiffusionModel {
  public:
   virtual ~DiffusionModel() = default;
