@@ -5,23 +5,14 @@
 #include <limits>
 #include <span>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "trainer/evaluate/sample_grid.h"
 #include "trainer/evaluate/validation.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
 constexpr int64_t kMaxCompared = 100000;
-
-at::Tensor text_row(const LatentDataset& data, int64_t row) {
-  const auto text = data.text();
-  auto embeds = torch::empty({1, text->length, text->width});
-  data.read_prompt_embeds(row,
-                          std::span(embeds.data_ptr<float>(), static_cast<size_t>(embeds.numel())));
-  return embeds;
-}
 
 std::string caption_of(const LatentDataset& data, int64_t sample) {
   return data.text() ? data.caption(data.caption_rows(sample).front()) : data.id(sample);
@@ -33,39 +24,6 @@ std::vector<float> latent_mean(const LatentDataset& data, int64_t sample, size_t
   const std::vector<float> zeros(data.is_moments(sample) ? num_elements : 0, 0.0F);
   data.read_latent(sample, zeros, latent);
   return latent;
-}
-
-// Of the first class, so that all pictures have one size.
-std::vector<int64_t> choose_samples(const Session& session, int64_t count) {
-  const auto& data = session.validation_dataset();
-  const Split everything(data.classes());
-  const bool own_files = session.validation_files != nullptr;
-  const int64_t available =
-      own_files ? everything.num_training(0) : session.split->num_validation(0);
-  std::vector<int64_t> samples;
-  const int64_t chosen = std::min(count, available);
-  for (int64_t i = 0; i < chosen; ++i) {
-    const int64_t k = i * available / chosen;
-    samples.push_back(own_files ? everything.training_sample(0, k)
-                                : session.split->validation_sample(0, k));
-  }
-  return samples;
-}
-
-SamplePrompts prompts_of(const Session& session, const std::vector<int64_t>& samples) {
-  const auto& data = session.validation_dataset();
-  SamplePrompts prompts;
-  prompts.shape = data.classes().front().shape;
-  std::vector<at::Tensor> embeds;
-  for (const int64_t sample : samples) {
-    prompts.captions.push_back(caption_of(data, sample));
-    if (!session.draw.use_text) continue;
-    embeds.push_back(text_row(data, data.caption_rows(sample).front()));
-    if (!prompts.empty_embeds.defined())
-      prompts.empty_embeds = text_row(data, data.empty_prompt_row(sample));
-  }
-  if (!embeds.empty()) prompts.embeds = torch::cat(embeds);
-  return prompts;
 }
 
 at::Tensor real_latents(const Session& session, const std::vector<int64_t>& samples,
@@ -144,10 +102,11 @@ SampleComparison compare_samples(MpiEnvironment& mpi, Session& session,
           "--set "
           "'data.validation=[\"val.h5\"]'.");
     }
-    samples = choose_samples(session, session.config.sample.count);
+    samples =
+        spread_samples(session, std::min(session.config.sample.count, session.num_validation()));
     if (samples.empty())
       throw UsageError("the first resolution of the data has no validation samples to compare.");
-    prompts = prompts_of(session, samples);
+    prompts = prompts_of_samples(session, samples);
   });
   const at::Tensor after = sample_latents(mpi, session, prompts);
   result.loss_after = evaluate_validation(mpi, session).loss;

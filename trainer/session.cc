@@ -124,16 +124,27 @@ Session open_session(Config config, const std::string& device,
   return session;
 }
 
-std::string choose_device(const MpiEnvironment& mpi) {
-  if (torch::cuda::is_available() &&
-      static_cast<int>(torch::cuda::device_count()) >= mpi.local_size()) {
-    return "cuda:" + std::to_string(mpi.local_rank());
-  }
+std::string choose_device(MpiEnvironment& mpi) {
+  const int num_gpus =
+      torch::cuda::is_available() ? static_cast<int>(torch::cuda::device_count()) : 0;
+  mpi.run_on_all_ranks([&] {
+    if (num_gpus == 0 || mpi.local_size() <= num_gpus) return;
+    throw UsageError("there are " + std::to_string(mpi.local_size()) + " ranks on " +
+                     mpi.host_name() + ", but LibTorch sees " + std::to_string(num_gpus) +
+                     " GPU(s). Start one rank a GPU (`trireme launch` does), or set "
+                     "CUDA_VISIBLE_DEVICES= to compute on the CPU.");
+  });
+  if (num_gpus > 0) return "cuda:" + std::to_string(mpi.local_rank());
   if (std::getenv("OMP_NUM_THREADS") == nullptr) {
     const int cores = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
     torch::set_num_threads(std::max(1, cores / mpi.local_size()));
   }
   return "cpu";
+}
+
+int num_idle_gpus(const MpiEnvironment& mpi) {
+  if (!torch::cuda::is_available()) return 0;
+  return std::max(0, static_cast<int>(torch::cuda::device_count()) - mpi.local_size());
 }
 
 int cuda_index(const std::string& device) {

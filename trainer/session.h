@@ -50,9 +50,11 @@ struct Session {
 [[nodiscard]] Session open_session(Config config, const std::string& device,
                                    const std::filesystem::path& weights = {});
 
-// The device of this rank: its GPU where LibTorch sees enough of them, else the CPU, whose math
-// threads it sets from OMP_NUM_THREADS or the cores there are.
-[[nodiscard]] std::string choose_device(const MpiEnvironment& mpi);
+// The device of this rank: its GPU where LibTorch sees any (fewer than ranks are a UsageError),
+// else the CPU, whose math threads it sets from OMP_NUM_THREADS or the cores there are. Collective.
+[[nodiscard]] std::string choose_device(MpiEnvironment& mpi);
+// GPUs of this node that no rank uses.
+[[nodiscard]] int num_idle_gpus(const MpiEnvironment& mpi);
 // For CommunicatorOptions: index of a "cuda:N" device, or -1; and its current stream.
 [[nodiscard]] int cuda_index(const std::string& device);
 [[nodiscard]] std::function<void*()> compute_stream_of(const std::string& device);

@@ -320,6 +320,10 @@ void Trainer::announce() const {
       static_cast<long long>(plan_.micro), static_cast<long long>(plan_.steps));
   log::info(text);
   log::info("learning rate " + scaled_.rule);
+  if (const int idle = num_idle_gpus(mpi_); idle > 0) {
+    log::warn(std::to_string(idle) +
+              " GPU(s) of this machine stay idle: `trireme launch CONFIG` starts one rank a GPU");
+  }
   if (config_.lr_schedule.warmup_steps > plan_.steps) {
     log::warn("lr_schedule.warmup_steps = " + std::to_string(config_.lr_schedule.warmup_steps) +
               " is longer than the run of " + std::to_string(plan_.steps) +

@@ -27,42 +27,6 @@ at::Tensor text_row(const LatentDataset& data, int64_t row) {
   return embeds;
 }
 
-// `count` samples spread evenly over the validation data, or the training data where there is none.
-std::vector<int64_t> spread_samples(const Session& session, int64_t count) {
-  const auto& data = session.validation_dataset();
-  const bool from_split = !session.validation_files;
-  const bool validates = session.num_validation() > 0;
-  std::vector<int64_t> samples;
-  const Split everything(data.classes());
-  const int64_t available = !from_split ? everything.num_training(0)
-                            : validates ? session.split->num_validation(0)
-                                        : session.split->num_training(0);
-  for (int64_t i = 0; i < count && available > 0; ++i) {
-    const int64_t k = i * available / count;
-    samples.push_back(!from_split ? everything.training_sample(0, k)
-                      : validates ? session.split->validation_sample(0, k)
-                                  : session.split->training_sample(0, k));
-  }
-  return samples;
-}
-
-SamplePrompts prompts_of_data(const Session& session) {
-  const auto& data = session.validation_dataset();
-  SamplePrompts prompts;
-  prompts.shape = data.classes().front().shape;
-  std::vector<at::Tensor> embeds;
-  for (const int64_t sample : spread_samples(session, session.config.sample.count)) {
-    const int64_t row = session.draw.use_text ? data.caption_rows(sample).front() : 0;
-    prompts.captions.push_back(session.draw.use_text ? data.caption(row) : std::string());
-    if (session.draw.use_text) embeds.push_back(text_row(data, row));
-    if (session.draw.use_text && !prompts.empty_embeds.defined()) {
-      prompts.empty_embeds = text_row(data, data.empty_prompt_row(sample));
-    }
-  }
-  if (!embeds.empty()) prompts.embeds = torch::cat(embeds);
-  return prompts;
-}
-
 at::Tensor encode_text(ClipTextModel& encoder, const ClipTokenizer& tokenizer,
                        const std::string& text) {
   const auto ids = tokenizer.encode(text);
@@ -112,9 +76,48 @@ at::Tensor initial_noise(uint64_t seed, int64_t first, int64_t count, const Late
 }
 }  // namespace
 
+std::vector<int64_t> spread_samples(const Session& session, int64_t count) {
+  const auto& data = session.validation_dataset();
+  const bool from_split = !session.validation_files;
+  const bool validates = session.num_validation() > 0;
+  std::vector<int64_t> samples;
+  const Split everything(data.classes());
+  const int64_t available = !from_split ? everything.num_training(0)
+                            : validates ? session.split->num_validation(0)
+                                        : session.split->num_training(0);
+  for (int64_t i = 0; i < count && available > 0; ++i) {
+    const int64_t k = i * available / count;
+    samples.push_back(!from_split ? everything.training_sample(0, k)
+                      : validates ? session.split->validation_sample(0, k)
+                                  : session.split->training_sample(0, k));
+  }
+  return samples;
+}
+
+SamplePrompts prompts_of_samples(const Session& session, const std::vector<int64_t>& samples) {
+  const auto& data = session.validation_dataset();
+  SamplePrompts prompts;
+  prompts.shape = data.classes().front().shape;
+  std::vector<at::Tensor> embeds;
+  for (const int64_t sample : samples) {
+    if (!session.draw.use_text) {
+      prompts.captions.push_back(data.id(sample));
+      continue;
+    }
+    const int64_t row = data.caption_rows(sample).front();
+    prompts.captions.push_back(data.caption(row));
+    embeds.push_back(text_row(data, row));
+    if (!prompts.empty_embeds.defined()) {
+      prompts.empty_embeds = text_row(data, data.empty_prompt_row(sample));
+    }
+  }
+  if (!embeds.empty()) prompts.embeds = torch::cat(embeds);
+  return prompts;
+}
+
 SamplePrompts choose_prompts(const Session& session) {
   return session.config.sample.prompts.empty() || !session.draw.use_text
-             ? prompts_of_data(session)
+             ? prompts_of_samples(session, spread_samples(session, session.config.sample.count))
              : prompts_of_config(session);
 }
 
@@ -192,6 +195,7 @@ void write_sample_grid(MpiEnvironment& mpi, Session& session, const std::filesys
   if (!vae) return;
   SamplePrompts prompts;
   mpi.run_on_all_ranks([&] { prompts = choose_prompts(session); });
+  if (prompts.captions.empty()) return;
   const at::Tensor latents = sample_latents(mpi, session, prompts);
   mpi.run_on_all_ranks([&] {
     if (mpi.rank() != 0) return;

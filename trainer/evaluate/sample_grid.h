@@ -26,6 +26,14 @@ struct SamplePrompts {
 // spread evenly over it. Local. Throws InputError, UsageError.
 [[nodiscard]] SamplePrompts choose_prompts(const Session& session);
 
+// `count` samples of the first class (so of one shape), spread evenly over the validation data, or
+// the training data where there is none.
+[[nodiscard]] std::vector<int64_t> spread_samples(const Session& session, int64_t count);
+// Their captions (ids where the model takes no text) and embeddings. `samples` are indices into
+// session.validation_dataset(); not empty.
+[[nodiscard]] SamplePrompts prompts_of_samples(const Session& session,
+                                               const std::vector<int64_t>& samples);
+
 // Latents (count, C, H, W), unscaled as a VAE decodes them, by DDIM with guidance as [sample] says.
 // The noise is a function of (sample.seed, index); groups of fixed composition are dealt out to the
 // ranks, so the result does not depend on their number. Collective.

@@ -11,15 +11,16 @@
 #include <vector>
 
 #include <nlohmann/json.hpp>
-#include "trainer/torch_api.h"
 
 #include "core/error.h"
 #include "core/files.h"
 #include "trainer/models/json_file.h"
 #include "trainer/models/layers.h"
+#include "trainer/models/pretrained_folder.h"
 #include "trainer/models/safetensors.h"
 #include "trainer/models/unet.h"
 #include "trainer/models/unet_config.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -92,21 +93,6 @@ BlankModel make_blank(const fs::path& config_file, double dropout) {
   return make_blank_unet(config, json.dump(2) + "\n");
 }
 
-std::string list_of(const std::vector<std::string>& names) {
-  std::string text;
-  for (size_t i = 0; i < std::min<size_t>(names.size(), 3); ++i) {
-    text += (i == 0 ? "" : ", ") + names[i];
-  }
-  if (names.size() > 3) text += " and " + std::to_string(names.size() - 3) + " more";
-  return text;
-}
-
-std::string shape_of(at::IntArrayRef shape) {
-  std::string text;
-  for (const int64_t size : shape) text += (text.empty() ? "" : "x") + std::to_string(size);
-  return "[" + text + "]";
-}
-
 void check_tensors(const SafetensorsReader& reader, const std::vector<NamedParameter>& parameters,
                    const ModelFiles& files) {
   std::vector<std::string> missing;
@@ -119,8 +105,8 @@ void check_tensors(const SafetensorsReader& reader, const std::vector<NamedParam
     if (found == reader.entries().end()) {
       missing.push_back(name);
     } else if (tensor.sizes() != at::IntArrayRef(found->second.shape)) {
-      misshapen.push_back(name + " " + shape_of(found->second.shape) + " instead of " +
-                          shape_of(tensor.sizes()));
+      misshapen.push_back(name + " " + shape_text(found->second.shape) + " instead of " +
+                          shape_text(tensor.sizes()));
     } else if (!at::isFloatingType(found->second.dtype)) {
       misshapen.push_back(name + " of " + at::toString(found->second.dtype) + " numbers");
     }
@@ -129,9 +115,9 @@ void check_tensors(const SafetensorsReader& reader, const std::vector<NamedParam
     if (!known.contains(name)) surplus.push_back(name);
   }
   std::string problem;
-  if (!missing.empty()) problem += "; missing: " + list_of(missing);
-  if (!misshapen.empty()) problem += "; of another shape: " + list_of(misshapen);
-  if (!surplus.empty()) problem += "; surplus: " + list_of(surplus);
+  if (!missing.empty()) problem += "; missing: " + list_some(missing);
+  if (!misshapen.empty()) problem += "; of another shape: " + list_some(misshapen);
+  if (!surplus.empty()) problem += "; surplus: " + list_some(surplus);
   if (problem.empty()) return;
   throw InputError("The weights " + files.weights.string() + " do not fit the model of " +
                    files.config.string() + problem + ". Use weights and config of one model.");

@@ -10,10 +10,9 @@
 #include <system_error>
 #include <vector>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "core/sha256.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -22,21 +21,6 @@ namespace fs = std::filesystem;
 bool file_exists(const fs::path& path) {
   std::error_code ignored;
   return fs::exists(path, ignored);
-}
-
-std::string list_of(const std::vector<std::string>& names) {
-  std::string text;
-  for (size_t i = 0; i < std::min<size_t>(names.size(), 3); ++i) {
-    text += (i == 0 ? "" : ", ") + names[i];
-  }
-  if (names.size() > 3) text += " and " + std::to_string(names.size() - 3) + " more";
-  return text;
-}
-
-std::string shape_text(at::IntArrayRef shape) {
-  std::string text;
-  for (const int64_t size : shape) text += (text.empty() ? "" : "x") + std::to_string(size);
-  return "[" + text + "]";
 }
 
 at::IntArrayRef without_trailing_ones(at::IntArrayRef shape) {
@@ -77,15 +61,30 @@ StoredNames match_names(const SafetensorsReader& reader, const TensorNaming& nam
   }
   std::vector<std::string> surplus_names;
   for (const auto& [ours, name] : surplus) surplus_names.push_back(name);
-  if (!missing.empty()) problem += "; missing: " + list_of(missing);
-  if (!misshapen.empty()) problem += "; of another shape: " + list_of(misshapen);
-  if (!surplus_names.empty()) problem += "; surplus: " + list_of(surplus_names);
+  if (!missing.empty()) problem += "; missing: " + list_some(missing);
+  if (!misshapen.empty()) problem += "; of another shape: " + list_some(misshapen);
+  if (!surplus_names.empty()) problem += "; surplus: " + list_some(surplus_names);
   if (problem.empty()) return stored;
   throw InputError("The weights " + reader.files().front().string() +
                    " do not fit the config.json beside them" + problem +
                    ". Use weights and config of one model.");
 }
 }  // namespace
+
+std::string list_some(const std::vector<std::string>& names) {
+  std::string text;
+  for (size_t i = 0; i < std::min<size_t>(names.size(), 3); ++i) {
+    text += (i == 0 ? "" : ", ") + names[i];
+  }
+  if (names.size() > 3) text += " and " + std::to_string(names.size() - 3) + " more";
+  return text;
+}
+
+std::string shape_text(at::IntArrayRef shape) {
+  std::string text;
+  for (const int64_t size : shape) text += (text.empty() ? "" : "x") + std::to_string(size);
+  return "[" + text + "]";
+}
 
 fs::path find_part_folder(const fs::path& folder, std::string_view part, std::string_view file) {
   if (file_exists(folder / part / file)) return folder / part;

@@ -31,6 +31,10 @@ using TensorNaming = std::function<std::string(const std::string&)>;
 void read_frozen_parameters(const SafetensorsReader& reader, const TensorNaming& naming,
                             const std::vector<NamedParameter>& parameters);
 
+// For messages: the first three names and how many more; "[4x8]".
+[[nodiscard]] std::string list_some(const std::vector<std::string>& names);
+[[nodiscard]] std::string shape_text(at::IntArrayRef shape);
+
 // SHA-256 of the one file, or of the concatenated digests of several, in the reader's order.
 [[nodiscard]] std::string sha256_of_weights(const std::vector<std::filesystem::path>& files);
 
