@@ -12,12 +12,12 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Lowest first. What trainer/ itself and its evaluate/ hold is one library.
-ORDER = ["core", "dist", "data", "trainer/models", "trainer/adapters", "trainer/diffusion",
+ORDER = ["core", "report", "dist", "data", "trainer/models", "trainer/adapters", "trainer/diffusion",
          "trainer/optim", "trainer/reduce", "trainer/checkpoint", "trainer/evaluate", "trainer",
          "study", "launcher"]
 # What the order does not say: data/ takes rank and world size as numbers; the trainer evaluates.
 FORBIDDEN = {("data", "dist"), ("trainer/models", "dist"), ("trainer/diffusion", "dist"),
-             ("trainer/optim", "dist")}
+             ("trainer/optim", "dist"), ("dist", "report"), ("data", "report")}
 ALLOWED = {("trainer/evaluate", "trainer")}
 # Every part of the trainer takes its options from the first and LibTorch from the second.
 FREE = {"trainer/config.h", "trainer/torch_api.h"}
