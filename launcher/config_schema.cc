@@ -153,6 +153,7 @@ std::vector<ConfigKey> optim_keys() {
       key<&C::optim, &O::nesterov>("optim.nesterov"),
       key<&C::optim, &O::eps>("optim.eps", {.range = kNotNegative}),
       key<&C::optim, &O::weight_decay>("optim.weight_decay", {.range = kNotNegative}),
+      key<&C::optim, &O::decay_norms_and_biases>("optim.decay_norms_and_biases"),
       key<&C::optim, &O::max_grad_norm>("optim.max_grad_norm", {.range = kNotNegative}),
       key<&C::optim, &O::lr_base_batch>("optim.lr_base_batch", {.range = kCountOrOff}),
       key<&C::optim, &O::lr_scaling>("optim.lr_scaling"),

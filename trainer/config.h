@@ -68,6 +68,7 @@ struct OptimOptions {
   bool nesterov = false;
   double eps = 1e-8;
   double weight_decay = 0.01;
+  bool decay_norms_and_biases = true;
   double max_grad_norm = 1.0;  // 0: off.
   int64_t lr_base_batch = 0;   // Global batch that lr was chosen for; 0: lr is used as it is.
   LrScaling lr_scaling = LrScaling::kLinear;

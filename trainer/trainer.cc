@@ -10,6 +10,7 @@
 #include "trainer/batch_tensors.h"
 #include "trainer/evaluate/sample_grid.h"
 #include "trainer/evaluate/validation.h"
+#include "trainer/optim/parameter_groups.h"
 #include "trainer/precision.h"
 #include "trainer/torch_api.h"
 
@@ -122,6 +123,7 @@ void Trainer::measure_and_allocate() {
     OptimOptions optim = config_.optim;
     optim.betas = scaled_.betas;
     optim.eps = scaled_.eps;
+    assign_parameter_groups(optim, buckets_->flat());
     optimizer_ = make_optimizer(optim, buckets_->flat(), ranges_);
     if (config_.ema.decay > 0) ema_ = std::make_unique<Ema>(config_.ema.decay, buckets_->flat());
   });

@@ -4,10 +4,11 @@
 #include <filesystem>
 
 #include <gmock/gmock.h>
-#include "trainer/torch_api.h"
 #include <unistd.h>
 
 #include "core/error.h"
+#include "trainer/optim/parameter_groups.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -187,6 +188,43 @@ TEST(EmaTest, FollowsTheParameters) {
   EXPECT_TRUE(torch::equal(buckets[0].params, start * 3));
   EXPECT_EQ(ema.tensors()[0].first, "weight");
   EXPECT_EQ(ema.tensors()[0].second.sizes(), (at::IntArrayRef{3, 67}));
+}
+
+TEST(ParameterGroupsTest, NormsAndBiasesKeepTheirSizeByChoice) {
+  for (const auto name : kNames) {
+    auto buckets = make_buckets();
+    OptimOptions options = options_of(name);
+    options.decay_norms_and_biases = false;
+    assign_parameter_groups(options, buckets);
+    const auto optimizer = make_optimizer(options, buckets);
+    const auto bias = buckets[0].params.narrow(0, 256, 5).clone();
+    const auto weight = buckets[0].params.narrow(0, 0, 201).clone();
+    optimizer->step(1, 0.01, torch::full({}, 1.0));  // Gradients are zero: only decay moves.
+    EXPECT_TRUE(torch::equal(buckets[0].params.narrow(0, 256, 5), bias));
+    EXPECT_LT(buckets[0].params.narrow(0, 0, 201).abs().sum().item<double>(),
+              weight.abs().sum().item<double>());
+  }
+}
+
+TEST(ParameterGroupsTest, RangesDoNotMatterWithGroups) {
+  for (const auto name : kElementwise) {
+    auto whole = make_buckets();
+    auto parts = make_buckets();
+    for (auto* buckets : {&whole, &parts}) {
+      (*buckets)[0].segments[0].lr_multiplier = 0.5;
+      (*buckets)[0].segments[1].decay_multiplier = 0.0;
+    }
+    const auto optimizer = make_optimizer(options_of(name), whole);
+    run_steps(*optimizer, whole, 1, 3);
+    for (const auto& [first, last] : {std::pair{0, 100}, {100, 258}, {258, 512}}) {
+      auto bucket = make_buckets();
+      bucket[0].segments = parts[0].segments;
+      const auto part = make_optimizer(options_of(name), bucket, {{first, last}});
+      run_steps(*part, bucket, 1, 3);
+      EXPECT_TRUE(torch::equal(bucket[0].params.slice(0, first, last),
+                               whole[0].params.slice(0, first, last)));
+    }
+  }
 }
 
 TEST(EmaTest, SwapKeepsTheStorage) {

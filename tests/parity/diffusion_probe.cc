@@ -6,14 +6,13 @@
 #include <map>
 #include <string>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "trainer/diffusion/ddim.h"
 #include "trainer/diffusion/noise_schedule.h"
 #include "trainer/diffusion/scheduler_config.h"
 #include "trainer/optim/lr_schedule.h"
 #include "trainer/optim/optimizer_kinds.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -21,6 +20,9 @@ struct Request {
   std::map<std::string, std::string> values;
   [[nodiscard]] std::string text(const std::string& key) const { return values.at(key); }
   [[nodiscard]] double number(const std::string& key) const { return std::stod(values.at(key)); }
+  [[nodiscard]] double number_or(const std::string& key, double otherwise) const {
+    return values.contains(key) ? number(key) : otherwise;
+  }
   [[nodiscard]] int64_t integer(const std::string& key) const { return std::stoll(values.at(key)); }
 };
 
@@ -118,14 +120,18 @@ NamedTensors sample(const Request& request, const SafetensorsReader& in) {
           {"timesteps", torch::tensor(ddim_timesteps(schedule, prediction, options.steps))}};
 }
 
-// The parameters of `in` ("p/NAME") in one bucket with 256-element segments.
-FlatBucket make_bucket(const SafetensorsReader& in) {
+// The parameters of `in` ("p/NAME") in one bucket with 256-element segments; lr_multiplier/NAME=
+// and decay_multiplier/NAME= of the request make groups.
+FlatBucket make_bucket(const Request& request, const SafetensorsReader& in) {
   FlatBucket bucket;
   int64_t offset = 0;
   for (const auto& [name, entry] : in.entries()) {
     if (!name.starts_with("p/")) continue;
     const int64_t count = in.read(name).numel();
-    bucket.segments.push_back({name.substr(2), entry.shape, offset, count});
+    FlatSegment segment{name.substr(2), entry.shape, offset, count};
+    segment.lr_multiplier = request.number_or("lr_multiplier/" + segment.name, 1.0);
+    segment.decay_multiplier = request.number_or("decay_multiplier/" + segment.name, 1.0);
+    bucket.segments.push_back(segment);
     offset += (count + 255) / 256 * 256;
   }
   bucket.params = torch::zeros({offset});
@@ -149,7 +155,7 @@ NamedTensors optimize(const Request& request, const SafetensorsReader& in) {
   options.nesterov = request.integer("nesterov") != 0;
   options.eps = request.number("eps");
   options.weight_decay = request.number("weight_decay");
-  std::vector<FlatBucket> buckets = {make_bucket(in)};
+  std::vector<FlatBucket> buckets = {make_bucket(request, in)};
   FlatBucket& bucket = buckets.front();
   fill(bucket.params, bucket, in, "p/");
   auto optimizer =

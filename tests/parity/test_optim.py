@@ -26,7 +26,7 @@ def problem(steps=STEPS):
 
 
 def run_probe(folder, data, name, beta1=0.9, beta2=0.999, momentum=0.0, nesterov=0, eps=1e-8, weight_decay=0.0,
-              tensor_ops=0):
+              tensor_ops=0, groups=None):
     params, grads, rates, scales = data
     tensors = {f"p/{k}": v for k, v in params.items()}
     for step, row in enumerate(grads, 1):
@@ -36,18 +36,23 @@ def run_probe(folder, data, name, beta1=0.9, beta2=0.999, momentum=0.0, nesterov
     save_file(tensors, folder / "in.safetensors")
     options = dict(name=name, beta1=beta1, beta2=beta2, momentum=momentum, nesterov=nesterov, eps=eps,
                    weight_decay=weight_decay, tensor_ops=tensor_ops, ema=EMA)
+    for key, (lr, decay) in (groups or {}).items():
+        options |= {f"lr_multiplier/{key}": lr, f"decay_multiplier/{key}": decay}
     subprocess.run([PROBE, "optimize", folder / "in.safetensors", folder / "out.safetensors"]
                    + [f"{k}={v}" for k, v in options.items()], check=True, timeout=100)
     return load_file(folder / "out.safetensors")
 
 
-def run_torch(data, make):
+def run_torch(data, make, groups=None):
     params, grads, rates, scales = data
     params = {k: torch.nn.Parameter(v.clone()) for k, v in params.items()}
-    optimizer = make(list(params.values()))
+    optimizer = make([{"params": [p], "name": k} for k, p in params.items()])
+    multipliers = [(groups or {}).get(group["name"], (1.0, 1.0)) for group in optimizer.param_groups]
+    for group, (_, decay) in zip(optimizer.param_groups, multipliers):
+        group["weight_decay"] *= decay
     for row, rate, scale in zip(grads, rates, scales):
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        for group, (lr, _) in zip(optimizer.param_groups, multipliers):
+            group["lr"] = rate * lr
         for k, p in params.items():
             p.grad = row[k] * scale
         optimizer.step()
@@ -96,54 +101,80 @@ def test_adafactor_of_torch(tmp_path):
                 assert_near(ours[f"s/{slot}/{key}"], state[key][slot], f"{slot}/{key}")
 
 
-def run_by_hand(data, update):
+# No decay on the bias, a slow convolution, a fast and weakly decaying scalar: (rate, decay) multipliers.
+GROUPS = {"bias": (1.0, 0.0), "conv": (0.3, 1.0), "scalar": (2.5, 0.5)}
+
+
+@pytest.mark.parametrize("tensor_ops", [0, 1])
+@pytest.mark.parametrize("name,options,make", [case for case in CASES if case[1].get("weight_decay")])
+def test_groups_of_torch(tmp_path, name, options, make, tensor_ops):
+    data = problem()
+    ours = run_probe(tmp_path, data, name, tensor_ops=tensor_ops, groups=GROUPS, **options)
+    for key, value in run_torch(data, make, GROUPS)[0].items():
+        assert_near(ours[f"p/{key}"], value, key)
+
+
+def test_groups_of_adafactor(tmp_path):
+    data = problem()
+    ours = run_probe(tmp_path, data, "adafactor", weight_decay=0.02, groups=GROUPS)
+    theirs, _ = run_torch(data, lambda p: torch.optim.Adafactor(p, weight_decay=0.02, foreach=False), GROUPS)
+    for key, value in theirs.items():
+        assert_near(ours[f"p/{key}"], value, key)
+
+
+def run_by_hand(data, update, groups=None):
+    """`update` by the paper, with decay 0.1, in double precision."""
     params, grads, rates, scales = data
     params = {k: v.double() for k, v in params.items()}
     state = {k: {} for k in params}
     for step, (row, rate, scale) in enumerate(zip(grads, rates, scales), 1):
         for k in params:
-            params[k] = update(params[k], (row[k] * scale).double(), state[k], step, rate)
+            lr, decay = (groups or {}).get(k, (1.0, 1.0))
+            params[k] = update(params[k], (row[k] * scale).double(), state[k], step, rate * lr, 0.1 * decay)
     return params
 
 
+@pytest.mark.parametrize("groups", [None, GROUPS])
 @pytest.mark.parametrize("tensor_ops", [0, 1])
-def test_lion_of_the_paper(tmp_path, tensor_ops):
-    def update(p, g, state, step, lr):
+def test_lion_of_the_paper(tmp_path, tensor_ops, groups):
+    def update(p, g, state, step, lr, decay):
         m = state.get("m", torch.zeros_like(p))
         state["m"] = 0.98 * m + 0.02 * g
-        return p - lr * ((0.9 * m + 0.1 * g).sign() + 0.1 * p)
+        return p - lr * ((0.9 * m + 0.1 * g).sign() + decay * p)
 
     data = problem()
-    ours = run_probe(tmp_path, data, "lion", beta2=0.98, weight_decay=0.1, tensor_ops=tensor_ops)
-    for key, value in run_by_hand(data, update).items():
+    ours = run_probe(tmp_path, data, "lion", beta2=0.98, weight_decay=0.1, tensor_ops=tensor_ops, groups=groups)
+    for key, value in run_by_hand(data, update, groups).items():
         assert_near(ours[f"p/{key}"], value, key)
 
 
-def test_lamb_of_the_paper(tmp_path):
-    def update(p, g, state, step, lr):
+@pytest.mark.parametrize("groups", [None, GROUPS])
+def test_lamb_of_the_paper(tmp_path, groups):
+    def update(p, g, state, step, lr, decay):
         state["m"] = 0.9 * state.get("m", 0) + 0.1 * g
         state["v"] = 0.999 * state.get("v", 0) + 0.001 * g * g
-        r = (state["m"] / (1 - 0.9**step)) / ((state["v"] / (1 - 0.999**step)).sqrt() + 1e-6) + 0.1 * p
+        r = (state["m"] / (1 - 0.9**step)) / ((state["v"] / (1 - 0.999**step)).sqrt() + 1e-6) + decay * p
         ratio = p.norm() / r.norm() if p.norm() > 0 and r.norm() > 0 else 1.0
         return p - lr * ratio * r
 
     data = problem()
-    ours = run_probe(tmp_path, data, "lamb", eps=1e-6, weight_decay=0.1)
-    for key, value in run_by_hand(data, update).items():
+    ours = run_probe(tmp_path, data, "lamb", eps=1e-6, weight_decay=0.1, groups=groups)
+    for key, value in run_by_hand(data, update, groups).items():
         assert_near(ours[f"p/{key}"], value, key)
 
 
+@pytest.mark.parametrize("groups", [None, GROUPS])
 @pytest.mark.parametrize("nesterov", [0, 1])
-def test_lars_of_the_paper(tmp_path, nesterov):
-    def update(p, g, state, step, lr):
-        trust = 0.001 * p.norm() / (g.norm() + 0.1 * p.norm()) if p.norm() > 0 and g.norm() > 0 else 1.0
-        g = trust * (g + 0.1 * p)
+def test_lars_of_the_paper(tmp_path, nesterov, groups):
+    def update(p, g, state, step, lr, decay):
+        trust = 0.001 * p.norm() / (g.norm() + decay * p.norm()) if p.norm() > 0 and g.norm() > 0 else 1.0
+        g = trust * (g + decay * p)
         state["b"] = 0.9 * state.get("b", 0) + g
         return p - lr * (g + 0.9 * state["b"] if nesterov else state["b"])
 
     data = problem()
-    ours = run_probe(tmp_path, data, "lars", momentum=0.9, weight_decay=0.1, nesterov=nesterov)
-    for key, value in run_by_hand(data, update).items():
+    ours = run_probe(tmp_path, data, "lars", momentum=0.9, weight_decay=0.1, nesterov=nesterov, groups=groups)
+    for key, value in run_by_hand(data, update, groups).items():
         assert_near(ours[f"p/{key}"], value, key)
 
 

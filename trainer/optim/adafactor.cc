@@ -3,11 +3,10 @@
 #include <limits>
 #include <utility>
 
-#include "trainer/torch_api.h"
-
 #include "trainer/optim/flat_state.h"
 #include "trainer/optim/optimizer_kinds.h"
 #include "trainer/optim/tensor_norm.h"
+#include "trainer/torch_api.h"
 
 namespace trireme::internal {
 namespace {
@@ -24,6 +23,8 @@ struct FactoredTensor {
   at::Tensor params;
   at::Tensor grads;
   std::vector<std::pair<std::string, at::Tensor>> moments;
+  double lr_multiplier = 1.0;
+  double weight_decay = 0.0;
   bool is_held = false;
 };
 
@@ -31,11 +32,11 @@ struct FactoredTensor {
 class AdafactorOptimizer final : public Optimizer {
  public:
   AdafactorOptimizer(const OptimOptions& options, const std::vector<FlatBucket>& buckets,
-                     const std::vector<FlatRange>& ranges)
-      : weight_decay_(options.weight_decay) {
+                     const std::vector<FlatRange>& ranges) {
     for (size_t b = 0; b < buckets.size(); ++b) {
       for (const auto& segment : buckets[b].segments) {
         tensors_.push_back(make_tensor(buckets[b], segment, ranges[b]));
+        tensors_.back().weight_decay = options.weight_decay * segment.decay_multiplier;
       }
     }
   }
@@ -43,7 +44,8 @@ class AdafactorOptimizer final : public Optimizer {
   void step(int64_t step, double lr, const at::Tensor& grad_scale) override {
     const torch::NoGradGuard no_grad;
     for (auto& tensor : tensors_) {
-      if (tensor.is_held) update(tensor, static_cast<double>(step), lr, grad_scale);
+      if (!tensor.is_held) continue;
+      update(tensor, static_cast<double>(step), lr * tensor.lr_multiplier, grad_scale);
     }
   }
 
@@ -76,7 +78,11 @@ class AdafactorOptimizer final : public Optimizer {
     const auto view = [&](const at::Tensor& flat) {
       return flat.narrow(0, segment.offset, segment.num_elements).view(segment.shape);
     };
-    FactoredTensor tensor{segment.name, view(bucket.params), view(bucket.grads), {}, false};
+    FactoredTensor tensor;
+    tensor.name = segment.name;
+    tensor.params = view(bucket.params);
+    tensor.grads = view(bucket.grads);
+    tensor.lr_multiplier = segment.lr_multiplier;
     tensor.is_held =
         segment.offset >= range.first && segment.offset + segment.num_elements <= range.last;
     const auto options = bucket.params.options();
@@ -112,14 +118,13 @@ class AdafactorOptimizer final : public Optimizer {
     const double root_size = std::sqrt(static_cast<double>(tensor.params.numel()));
     const double rho = std::min(lr, 1 / std::sqrt(step));
     const at::Tensor alpha = (norm_of(tensor.params) / root_size).clamp_min_(kEps2) * rho;
-    tensor.params.mul_(1 - lr * weight_decay_);
+    tensor.params.mul_(1 - lr * tensor.weight_decay);
     at::Tensor change = estimate_variance(tensor, grads, std::pow(step, kBeta2Decay));
     change.clamp_min_(kEps1 * kEps1).rsqrt_().mul_(grads);
     const at::Tensor clip = (norm_of(change.contiguous()) / (root_size * kClip)).clamp_min_(1.0);
     tensor.params.sub_(change.mul_((alpha / clip).to(torch::kFloat)));
   }
 
-  double weight_decay_;
   std::vector<FactoredTensor> tensors_;
 };
 }  // namespace

@@ -5,12 +5,12 @@
 #include <string>
 #include <utility>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "trainer/optim/elementwise_kernels.h"
 #include "trainer/optim/flat_state.h"
 #include "trainer/optim/optimizer_kinds.h"
+#include "trainer/optim/segment_runs.h"
+#include "trainer/torch_api.h"
 
 namespace trireme::internal {
 namespace {
@@ -29,19 +29,32 @@ struct TensorSlice {
   std::array<at::Tensor, 2> state;
 };
 
-// Cuts every range into slices and leaves the arithmetic to its children.
+// What a group's elements are updated with in a step.
+struct GroupRates {
+  double lr = 0.0;
+  double weight_decay = 0.0;
+};
+
+// Cuts every range into slices of one group and leaves the arithmetic to its children.
 class ElementwiseOptimizer : public Optimizer {
  public:
-  ElementwiseOptimizer(std::vector<FlatBucket>& buckets, const std::vector<FlatRange>& ranges,
-                       ComputePath path, std::vector<std::string> slots)
-      : buckets_(buckets),
+  ElementwiseOptimizer(const OptimOptions& options, std::vector<FlatBucket>& buckets,
+                       const std::vector<FlatRange>& ranges, ComputePath path,
+                       std::vector<std::string> slots)
+      : options_(options),
+        buckets_(buckets),
         ranges_(ranges),
         path_(path),
+        runs_(make_segment_runs(buckets, ranges)),
         state_(buckets, ranges, std::move(slots)) {}
 
   void step(int64_t step, double lr, const at::Tensor& grad_scale) override {
     const torch::NoGradGuard no_grad;
-    prepare(step, lr);
+    std::vector<GroupRates> rates;
+    for (const auto& group : runs_.groups) {
+      rates.push_back({lr * group.lr_multiplier, options_.weight_decay * group.decay_multiplier});
+    }
+    prepare(step, rates);
     const bool on_host = path_ == ComputePath::kHostLoops;
     const float scale = on_host ? grad_scale.item<float>() : 1.0F;
     for (size_t b = 0; b < buckets_.size(); ++b) {
@@ -58,44 +71,62 @@ class ElementwiseOptimizer : public Optimizer {
   [[nodiscard]] int num_state_tensors() const noexcept override { return state_.num_slots(); }
 
  protected:
-  virtual void prepare(int64_t step, double lr) = 0;
-  virtual void update(const HostSlice& slice, float scale) const = 0;
-  virtual void update(TensorSlice& slice) const = 0;
+  // Before the updates of a step; one entry a group.
+  virtual void prepare(int64_t step, const std::vector<GroupRates>& rates) = 0;
+  virtual void update(const HostSlice& slice, size_t group, float scale) const = 0;
+  virtual void update(std::vector<TensorSlice>& slices, size_t group) const = 0;
+
+  OptimOptions options_;
 
  private:
   void update_on_host(size_t bucket, float scale) {
     const auto [first, last] = ranges_[bucket];
-    float* params = buckets_[bucket].params.data_ptr<float>() + first;
-    const float* grads = buckets_[bucket].grads.const_data_ptr<float>() + first;
+    float* params = buckets_[bucket].params.data_ptr<float>();
+    const float* grads = buckets_[bucket].grads.const_data_ptr<float>();
     std::array<float*, 2> values = {};
     for (int slot = 0; slot < state_.num_slots(); ++slot) {
       const auto index = static_cast<size_t>(slot);
       values[index] = state_.values(index, bucket).data_ptr<float>();
     }
-    at::parallel_for(0, last - first, kGrain, [&](int64_t begin, int64_t end) {
-      HostSlice slice{end - begin, params + begin, grads + begin, {}};
-      for (size_t slot = 0; slot < values.size(); ++slot) {
-        if (values[slot] != nullptr) slice.state[slot] = values[slot] + begin;
+    at::parallel_for(first, last, kGrain, [&, first = first](int64_t begin, int64_t end) {
+      for (const SegmentRun& run : runs_.runs[bucket]) {
+        const int64_t from = std::max(begin, run.first);
+        const int64_t count = std::min(end, run.last) - from;
+        if (count <= 0) continue;
+        HostSlice slice{count, params + from, grads + from, {}};
+        for (size_t slot = 0; slot < values.size(); ++slot) {
+          if (values[slot] != nullptr) slice.state[slot] = values[slot] + (from - first);
+        }
+        update(slice, run.group, scale);
       }
-      update(slice, scale);
     });
   }
 
   void update_by_tensors(size_t bucket, const at::Tensor& grad_scale) {
     const auto [first, last] = ranges_[bucket];
-    TensorSlice slice;
-    slice.params = buckets_[bucket].params.narrow(0, first, last - first);
-    slice.grads = buckets_[bucket].grads.narrow(0, first, last - first) * grad_scale;
-    for (int slot = 0; slot < state_.num_slots(); ++slot) {
-      const auto index = static_cast<size_t>(slot);
-      slice.state[index] = state_.values(index, bucket);
+    const at::Tensor grads = buckets_[bucket].grads.narrow(0, first, last - first) * grad_scale;
+    for (size_t group = 0; group < runs_.groups.size(); ++group) {
+      std::vector<TensorSlice> slices;
+      for (const SegmentRun& run : runs_.runs[bucket]) {
+        if (run.group != group) continue;
+        const int64_t count = run.last - run.first;
+        TensorSlice slice{buckets_[bucket].params.narrow(0, run.first, count),
+                          grads.narrow(0, run.first - first, count),
+                          {}};
+        for (int slot = 0; slot < state_.num_slots(); ++slot) {
+          const auto index = static_cast<size_t>(slot);
+          slice.state[index] = state_.values(index, bucket).narrow(0, run.first - first, count);
+        }
+        slices.push_back(std::move(slice));
+      }
+      if (!slices.empty()) update(slices, group);
     }
-    update(slice);
   }
 
   std::vector<FlatBucket>& buckets_;
   std::vector<FlatRange> ranges_;
   ComputePath path_;
+  SegmentRuns runs_;
   FlatState state_;
 };
 
@@ -104,54 +135,65 @@ class AdamOptimizer final : public ElementwiseOptimizer {
  public:
   AdamOptimizer(const OptimOptions& options, std::vector<FlatBucket>& buckets,
                 const std::vector<FlatRange>& ranges, ComputePath path)
-      : ElementwiseOptimizer(buckets, ranges, path, {"exp_avg", "exp_avg_sq"}), options_(options) {}
+      : ElementwiseOptimizer(options, buckets, ranges, path, {"exp_avg", "exp_avg_sq"}) {}
 
  protected:
-  void prepare(int64_t step, double lr) override {
+  void prepare(int64_t step, const std::vector<GroupRates>& rates) override {
     step_ = step;
-    lr_ = lr;
+    rates_ = rates;
     const auto [beta1, beta2] = options_.betas;
     const auto s = static_cast<double>(step);
     const bool is_decoupled = options_.name == OptimizerName::kAdamW;
-    factors_ = {.beta1 = static_cast<float>(beta1),
-                .one_minus_beta1 = static_cast<float>(1 - beta1),
-                .beta2 = static_cast<float>(beta2),
-                .one_minus_beta2 = static_cast<float>(1 - beta2),
-                .step_size = static_cast<float>(lr / (1 - std::pow(beta1, s))),
-                .inverse_root_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, s))),
-                // Never 0: padding divides 0 by it.
-                .eps = std::max(static_cast<float>(options_.eps), FLT_MIN),
-                .decay = static_cast<float>(is_decoupled ? 1 - lr * options_.weight_decay : 1.0),
-                .l2 = static_cast<float>(is_decoupled ? 0.0 : options_.weight_decay)};
+    factors_.clear();
+    for (const auto& [lr, weight_decay] : rates) {
+      factors_.push_back(
+          {.beta1 = static_cast<float>(beta1),
+           .one_minus_beta1 = static_cast<float>(1 - beta1),
+           .beta2 = static_cast<float>(beta2),
+           .one_minus_beta2 = static_cast<float>(1 - beta2),
+           .step_size = static_cast<float>(lr / (1 - std::pow(beta1, s))),
+           .inverse_root_bias2 = static_cast<float>(1 / std::sqrt(1 - std::pow(beta2, s))),
+           // Never 0: padding divides 0 by it.
+           .eps = std::max(static_cast<float>(options_.eps), FLT_MIN),
+           .decay = static_cast<float>(is_decoupled ? 1 - lr * weight_decay : 1.0),
+           .l2 = static_cast<float>(is_decoupled ? 0.0 : weight_decay)});
+    }
   }
-  void update(const HostSlice& slice, float scale) const override {
-    adam_update(factors_, scale, slice.num_elements, slice.params, slice.grads, slice.state[0],
-                slice.state[1]);
+  void update(const HostSlice& slice, size_t group, float scale) const override {
+    adam_update(factors_[group], scale, slice.num_elements, slice.params, slice.grads,
+                slice.state[0], slice.state[1]);
   }
-  void update(TensorSlice& slice) const override {
-    const auto step = torch::full({}, static_cast<double>(step_),
-                                  torch::dtype(torch::kFloat).device(slice.params.device()));
-    std::vector<at::Tensor> params = {slice.params};
-    std::vector<at::Tensor> grads = {slice.grads};
-    std::vector<at::Tensor> exp_avg = {slice.state[0]};
-    std::vector<at::Tensor> exp_avg_sq = {slice.state[1]};
+  void update(std::vector<TensorSlice>& slices, size_t group) const override {
+    std::vector<at::Tensor> params;
+    std::vector<at::Tensor> grads;
+    std::vector<at::Tensor> exp_avg;
+    std::vector<at::Tensor> exp_avg_sq;
+    for (const auto& slice : slices) {
+      params.push_back(slice.params);
+      grads.push_back(slice.grads);
+      exp_avg.push_back(slice.state[0]);
+      exp_avg_sq.push_back(slice.state[1]);
+    }
+    const std::vector<at::Tensor> steps(
+        slices.size(), torch::full({}, static_cast<double>(step_),
+                                   torch::dtype(torch::kFloat).device(params.front().device())));
     const double eps = std::max(options_.eps, static_cast<double>(FLT_MIN));
+    const auto [lr, weight_decay] = rates_[group];
     if (options_.name == OptimizerName::kAdamW) {
-      at::_fused_adamw_(params, grads, exp_avg, exp_avg_sq, {}, {step}, lr_, options_.betas[0],
-                        options_.betas[1], options_.weight_decay, eps, /*amsgrad=*/false,
+      at::_fused_adamw_(params, grads, exp_avg, exp_avg_sq, {}, steps, lr, options_.betas[0],
+                        options_.betas[1], weight_decay, eps, /*amsgrad=*/false,
                         /*maximize=*/false);
     } else {
-      at::_fused_adam_(params, grads, exp_avg, exp_avg_sq, {}, {step}, lr_, options_.betas[0],
-                       options_.betas[1], options_.weight_decay, eps, /*amsgrad=*/false,
+      at::_fused_adam_(params, grads, exp_avg, exp_avg_sq, {}, steps, lr, options_.betas[0],
+                       options_.betas[1], weight_decay, eps, /*amsgrad=*/false,
                        /*maximize=*/false);
     }
   }
 
  private:
-  OptimOptions options_;
-  AdamFactors factors_;
+  std::vector<AdamFactors> factors_;  // By group.
+  std::vector<GroupRates> rates_;
   int64_t step_ = 0;
-  double lr_ = 0.0;
 };
 
 // torch.optim.SGD: momentum without dampening, weight decay added to the gradient.
@@ -159,42 +201,49 @@ class SgdOptimizer final : public ElementwiseOptimizer {
  public:
   SgdOptimizer(const OptimOptions& options, std::vector<FlatBucket>& buckets,
                const std::vector<FlatRange>& ranges, ComputePath path)
-      : ElementwiseOptimizer(buckets, ranges, path,
+      : ElementwiseOptimizer(options, buckets, ranges, path,
                              options.momentum > 0 ? std::vector<std::string>{"momentum_buffer"}
-                                                  : std::vector<std::string>{}),
-        options_(options) {}
+                                                  : std::vector<std::string>{}) {}
 
  protected:
-  void prepare(int64_t, double lr) override {
-    lr_ = lr;
-    factors_ = {.lr = static_cast<float>(lr),
-                .momentum = static_cast<float>(options_.momentum),
-                .look_ahead = options_.nesterov ? static_cast<float>(options_.momentum) : 1.0F,
-                .own = options_.nesterov ? 1.0F : 0.0F,
-                .l2 = static_cast<float>(options_.weight_decay)};
+  void prepare(int64_t, const std::vector<GroupRates>& rates) override {
+    rates_ = rates;
+    factors_.clear();
+    for (const auto& [lr, weight_decay] : rates) {
+      factors_.push_back(
+          {.lr = static_cast<float>(lr),
+           .momentum = static_cast<float>(options_.momentum),
+           .look_ahead = options_.nesterov ? static_cast<float>(options_.momentum) : 1.0F,
+           .own = options_.nesterov ? 1.0F : 0.0F,
+           .l2 = static_cast<float>(weight_decay)});
+    }
   }
-  void update(const HostSlice& slice, float scale) const override {
+  void update(const HostSlice& slice, size_t group, float scale) const override {
     if (slice.state[0] == nullptr) {
-      sgd_update_without_momentum(factors_, scale, slice.num_elements, slice.params, slice.grads);
+      sgd_update_without_momentum(factors_[group], scale, slice.num_elements, slice.params,
+                                  slice.grads);
     } else {
-      sgd_update(factors_, scale, slice.num_elements, slice.params, slice.grads, slice.state[0]);
+      sgd_update(factors_[group], scale, slice.num_elements, slice.params, slice.grads,
+                 slice.state[0]);
     }
   }
-  void update(TensorSlice& slice) const override {
-    slice.grads.add_(slice.params, options_.weight_decay);
-    at::Tensor direction = slice.grads;
-    if (slice.state[0].defined()) {
-      slice.state[0].mul_(options_.momentum).add_(slice.grads);
-      direction =
-          options_.nesterov ? slice.grads.add(slice.state[0], options_.momentum) : slice.state[0];
+  void update(std::vector<TensorSlice>& slices, size_t group) const override {
+    const auto [lr, weight_decay] = rates_[group];
+    for (auto& slice : slices) {
+      slice.grads.add_(slice.params, weight_decay);
+      at::Tensor direction = slice.grads;
+      if (slice.state[0].defined()) {
+        slice.state[0].mul_(options_.momentum).add_(slice.grads);
+        direction =
+            options_.nesterov ? slice.grads.add(slice.state[0], options_.momentum) : slice.state[0];
+      }
+      slice.params.sub_(direction, lr);
     }
-    slice.params.sub_(direction, lr_);
   }
 
  private:
-  OptimOptions options_;
-  SgdFactors factors_;
-  double lr_ = 0.0;
+  std::vector<SgdFactors> factors_;  // By group.
+  std::vector<GroupRates> rates_;
 };
 
 // Lion (Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023).
@@ -202,33 +251,39 @@ class LionOptimizer final : public ElementwiseOptimizer {
  public:
   LionOptimizer(const OptimOptions& options, std::vector<FlatBucket>& buckets,
                 const std::vector<FlatRange>& ranges, ComputePath path)
-      : ElementwiseOptimizer(buckets, ranges, path, {"exp_avg"}), options_(options) {}
+      : ElementwiseOptimizer(options, buckets, ranges, path, {"exp_avg"}) {}
 
  protected:
-  void prepare(int64_t, double lr) override {
-    lr_ = lr;
+  void prepare(int64_t, const std::vector<GroupRates>& rates) override {
+    rates_ = rates;
     const auto [beta1, beta2] = options_.betas;
-    factors_ = {.lr = static_cast<float>(lr),
-                .beta1 = static_cast<float>(beta1),
-                .one_minus_beta1 = static_cast<float>(1 - beta1),
-                .beta2 = static_cast<float>(beta2),
-                .one_minus_beta2 = static_cast<float>(1 - beta2),
-                .decay = static_cast<float>(1 - lr * options_.weight_decay)};
+    factors_.clear();
+    for (const auto& [lr, weight_decay] : rates) {
+      factors_.push_back({.lr = static_cast<float>(lr),
+                          .beta1 = static_cast<float>(beta1),
+                          .one_minus_beta1 = static_cast<float>(1 - beta1),
+                          .beta2 = static_cast<float>(beta2),
+                          .one_minus_beta2 = static_cast<float>(1 - beta2),
+                          .decay = static_cast<float>(1 - lr * weight_decay)});
+    }
   }
-  void update(const HostSlice& slice, float scale) const override {
-    lion_update(factors_, scale, slice.num_elements, slice.params, slice.grads, slice.state[0]);
+  void update(const HostSlice& slice, size_t group, float scale) const override {
+    lion_update(factors_[group], scale, slice.num_elements, slice.params, slice.grads,
+                slice.state[0]);
   }
-  void update(TensorSlice& slice) const override {
+  void update(std::vector<TensorSlice>& slices, size_t group) const override {
     const auto [beta1, beta2] = options_.betas;
-    const at::Tensor direction = (slice.state[0] * beta1).add_(slice.grads, 1 - beta1).sign_();
-    slice.state[0].mul_(beta2).add_(slice.grads, 1 - beta2);
-    slice.params.mul_(1 - lr_ * options_.weight_decay).sub_(direction, lr_);
+    const auto [lr, weight_decay] = rates_[group];
+    for (auto& slice : slices) {
+      const at::Tensor direction = (slice.state[0] * beta1).add_(slice.grads, 1 - beta1).sign_();
+      slice.state[0].mul_(beta2).add_(slice.grads, 1 - beta2);
+      slice.params.mul_(1 - lr * weight_decay).sub_(direction, lr);
+    }
   }
 
  private:
-  OptimOptions options_;
-  LionFactors factors_;
-  double lr_ = 0.0;
+  std::vector<LionFactors> factors_;  // By group.
+  std::vector<GroupRates> rates_;
 };
 }  // namespace
 

@@ -1,11 +1,10 @@
 #include <cmath>
 #include <utility>
 
-#include "trainer/torch_api.h"
-
 #include "trainer/optim/flat_state.h"
 #include "trainer/optim/optimizer_kinds.h"
 #include "trainer/optim/tensor_norm.h"
+#include "trainer/torch_api.h"
 
 namespace trireme::internal {
 namespace {
@@ -20,9 +19,12 @@ at::Tensor ratio_or_one(const at::Tensor& numerator, const at::Tensor& denominat
 // Updates whole tensors, one after the other.
 class LayerwiseOptimizer : public Optimizer {
  public:
-  LayerwiseOptimizer(std::vector<FlatBucket>& buckets, const std::vector<FlatRange>& ranges,
-                     std::vector<std::string> slots)
-      : buckets_(buckets), ranges_(ranges), state_(buckets, ranges, std::move(slots)) {}
+  LayerwiseOptimizer(const OptimOptions& options, std::vector<FlatBucket>& buckets,
+                     const std::vector<FlatRange>& ranges, std::vector<std::string> slots)
+      : options_(options),
+        buckets_(buckets),
+        ranges_(ranges),
+        state_(buckets, ranges, std::move(slots)) {}
 
   void step(int64_t step, double lr, const at::Tensor& grad_scale) override {
     const torch::NoGradGuard no_grad;
@@ -38,7 +40,10 @@ class LayerwiseOptimizer : public Optimizer {
         for (int slot = 0; slot < state_.num_slots(); ++slot) {
           state.push_back(state_.segment(static_cast<size_t>(slot), b, segment));
         }
-        update(step, lr, view(buckets_[b].params), view(buckets_[b].grads) * grad_scale, state);
+        update({.step = step,
+                .lr = lr * segment.lr_multiplier,
+                .weight_decay = options_.weight_decay * segment.decay_multiplier},
+               view(buckets_[b].params), view(buckets_[b].grads) * grad_scale, state);
       }
     }
   }
@@ -47,9 +52,16 @@ class LayerwiseOptimizer : public Optimizer {
   [[nodiscard]] int num_state_tensors() const noexcept override { return state_.num_slots(); }
 
  protected:
+  struct TensorRates {
+    int64_t step = 1;
+    double lr = 0.0;
+    double weight_decay = 0.0;
+  };
   // All of one tensor's shape; `grads` is a copy that may be changed.
-  virtual void update(int64_t step, double lr, at::Tensor params, at::Tensor grads,
+  virtual void update(const TensorRates& rates, at::Tensor params, at::Tensor grads,
                       std::vector<at::Tensor>& state) const = 0;
+
+  OptimOptions options_;
 
  private:
   std::vector<FlatBucket>& buckets_;
@@ -63,24 +75,21 @@ class LambOptimizer final : public LayerwiseOptimizer {
  public:
   LambOptimizer(const OptimOptions& options, std::vector<FlatBucket>& buckets,
                 const std::vector<FlatRange>& ranges)
-      : LayerwiseOptimizer(buckets, ranges, {"exp_avg", "exp_avg_sq"}), options_(options) {}
+      : LayerwiseOptimizer(options, buckets, ranges, {"exp_avg", "exp_avg_sq"}) {}
 
  protected:
-  void update(int64_t step, double lr, at::Tensor params, at::Tensor grads,
+  void update(const TensorRates& rates, at::Tensor params, at::Tensor grads,
               std::vector<at::Tensor>& state) const override {
     const auto [beta1, beta2] = options_.betas;
-    const auto s = static_cast<double>(step);
+    const auto s = static_cast<double>(rates.step);
     state[0].lerp_(grads, 1 - beta1);
     state[1].mul_(beta2).addcmul_(grads, grads, 1 - beta2);
     const double root_bias2 = std::sqrt(1 - std::pow(beta2, s));
     const at::Tensor denominator = (state[1].sqrt() / root_bias2).add_(options_.eps);
     at::Tensor direction = (state[0] / (1 - std::pow(beta1, s))).div_(denominator);
-    direction.add_(params, options_.weight_decay);
-    params.sub_(direction.mul_(ratio_or_one(norm_of(params), norm_of(direction))), lr);
+    direction.add_(params, rates.weight_decay);
+    params.sub_(direction.mul_(ratio_or_one(norm_of(params), norm_of(direction))), rates.lr);
   }
-
- private:
-  OptimOptions options_;
 };
 
 // LARS (You et al., "Large Batch Training of Convolutional Networks", 2017): the gradient with its
@@ -89,27 +98,24 @@ class LarsOptimizer final : public LayerwiseOptimizer {
  public:
   LarsOptimizer(const OptimOptions& options, std::vector<FlatBucket>& buckets,
                 const std::vector<FlatRange>& ranges)
-      : LayerwiseOptimizer(buckets, ranges, {"momentum_buffer"}), options_(options) {}
+      : LayerwiseOptimizer(options, buckets, ranges, {"momentum_buffer"}) {}
 
  protected:
-  void update(int64_t, double lr, at::Tensor params, at::Tensor grads,
+  void update(const TensorRates& rates, at::Tensor params, at::Tensor grads,
               std::vector<at::Tensor>& state) const override {
     const at::Tensor norm = norm_of(params);
     const at::Tensor grad_norm = norm_of(grads);
     const at::Tensor trust = torch::where(
-        grad_norm > 0, ratio_or_one(kLarsTrust * norm, grad_norm + options_.weight_decay * norm),
+        grad_norm > 0, ratio_or_one(kLarsTrust * norm, grad_norm + rates.weight_decay * norm),
         torch::ones({}, params.options()));
-    grads.add_(params, options_.weight_decay).mul_(trust);
+    grads.add_(params, rates.weight_decay).mul_(trust);
     state[0].mul_(options_.momentum).add_(grads);
     if (options_.nesterov) {
-      params.sub_(grads.add_(state[0], options_.momentum), lr);
+      params.sub_(grads.add_(state[0], options_.momentum), rates.lr);
     } else {
-      params.sub_(state[0], lr);
+      params.sub_(state[0], rates.lr);
     }
   }
-
- private:
-  OptimOptions options_;
 };
 }  // namespace
 

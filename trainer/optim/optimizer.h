@@ -17,6 +17,8 @@ struct FlatSegment {
   std::vector<int64_t> shape;
   int64_t offset = 0;  // In elements, from the buffer's start; a multiple of 256.
   int64_t num_elements = 0;
+  double lr_multiplier = 1.0;     // Times the learning rate, and so times decoupled decay.
+  double decay_multiplier = 1.0;  // Times optim.weight_decay.
 };
 
 // One flat bucket: parameters, gradients and where each tensor lies. Padding between segments is
@@ -53,7 +55,8 @@ class Optimizer {
   [[nodiscard]] virtual int num_state_tensors() const noexcept = 0;
 };
 
-// `buckets` outlive the optimizer; `ranges` has one entry a bucket (whole buckets when empty).
+// `buckets` outlive the optimizer, and their segments' multipliers are read here and now
+// (parameter_groups.h sets them); `ranges` has one entry a bucket (whole buckets when empty).
 // Throws UsageError naming parallel.shard_optimizer where lamb, lars or adafactor get parts of
 // tensors. Formulas and sources: docs/optimizers.md.
 [[nodiscard]] std::unique_ptr<Optimizer> make_optimizer(const OptimOptions& options,

@@ -1,0 +1,12 @@
+#pragma once
+#include <vector>
+
+#include "trainer/optim/optimizer.h"
+
+namespace trireme {
+
+// Sets the segments' multipliers from the configuration (docs/optimizers.md, "Parameter groups"):
+// without optim.decay_norms_and_biases, tensors of one dimension or none do not decay; these are
+// the norms and biases of every model here. Before make_optimizer().
+void assign_parameter_groups(const OptimOptions& options, std::vector<FlatBucket>& buckets);
+}  // namespace trireme
