@@ -38,10 +38,9 @@ struct Points {
   int64_t num_without_value = 0;   // Lines left out because their samples are empty.
 };
 
-// Reads the columns `batch` and `samples_column` of a CSV file (RFC 4180: quoted fields may hold
-// commas and line ends; '#' opens a comment line). Throws InputError naming file and line for a
-// value that is no positive number, a line with too few or too many fields, or a missing column
-// (with the nearest name), and UsageError where no line is left.
+// Reads the columns `batch` and `samples_column` of a CSV file (study/csv.h). Throws InputError
+// naming file and line for a value that is no positive number, and UsageError where no line is
+// left.
 [[nodiscard]] Points read_points(const std::filesystem::path& file, const PointsQuery& query);
 
 // The same from text; `name` stands for the file in errors.

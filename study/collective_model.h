@@ -1,0 +1,55 @@
+#pragma once
+#include <span>
+#include <string_view>
+
+#include "study/machine.h"
+
+namespace trireme {
+
+enum class Collective { kAllReduce, kReduceScatter, kAllGather };
+
+// The machines that take part.
+struct Fabric {
+  GpuGeneration generation = GpuGeneration::kHopper;
+  int num_ranks = 1;
+  int ranks_per_node = 8;  // Those behind one switch; the last node may have fewer.
+  double links_gbps = 0.0;
+  bool has_nvls = false;
+  double nic_gbps = 0.0;         // A rank.
+  double latency_scale = 1.0;    // Of a network hop.
+  double alpha_scale = 1.0;      // Calibration: of every latency,
+  double bandwidth_scale = 1.0;  // and of every bandwidth.
+
+  [[nodiscard]] int num_nodes() const { return (num_ranks + ranks_per_node - 1) / ranks_per_node; }
+};
+
+// How NCCL would do it. On CPU ranks: the one way of the shared-memory or MPI back end.
+enum class Algorithm { kNone, kRing, kTree, kNvls, kShared };
+enum class Protocol { kLl, kLl128, kSimple };
+[[nodiscard]] std::string_view algorithm_name(Algorithm algorithm);
+[[nodiscard]] std::string_view protocol_name(Protocol protocol);
+
+struct CollectiveTime {
+  double seconds = 0.0;
+  double latency_seconds = 0.0;  // The part that does not depend on the size.
+  Algorithm algorithm = Algorithm::kNone;
+  Protocol protocol = Protocol::kSimple;
+};
+
+// Time of one collective on `bytes` a rank: the fastest of ring, tree and in-switch reduction under
+// NCCL's three protocols, t = latency + bytes / bandwidth, with the constants of NCCL's tuning.cc
+// (hop latencies by link kind, bandwidth factors by protocol). 0 for one rank.
+[[nodiscard]] CollectiveTime collective_time(const Fabric& fabric, Collective kind, double bytes);
+
+// 2 (P - 1) / P x bytes / t in GB/s, as nccl-tests prints it.
+[[nodiscard]] double all_reduce_bus_gbps(const Fabric& fabric, double bytes);
+
+// A measured all-reduce.
+struct MeasuredAllReduce {
+  double bytes = 0.0;
+  double bus_gbps = 0.0;
+};
+// `fabric` with alpha_scale and bandwidth_scale that fit the measurements best (least squares of
+// log bandwidth). REQUIRES: two measurements of different size.
+[[nodiscard]] Fabric calibrate_fabric(Fabric fabric, std::span<const MeasuredAllReduce> measured);
+}  // namespace trireme

@@ -1,0 +1,54 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace trireme {
+
+// What a network costs, in closed form from its configuration: nothing is built or run.
+
+// A layer with parameters, or an operation without.
+struct LayerCost {
+  std::string name;                 // As diffusers names the module.
+  std::vector<int64_t> parameters;  // Elements of each of its tensors.
+  double macs = 0.0;                // Multiply-add pairs of the forward pass of one sample.
+  double stored = 0.0;              // Elements that backward needs of it, for one sample.
+  // kData: no gradient of its input is asked for, so backward takes one product and not two.
+  enum class Input { kHidden, kData } input = Input::kHidden;
+  [[nodiscard]] double backward_macs() const { return input == Input::kData ? macs : 2.0 * macs; }
+};
+
+struct NetworkCost {
+  std::string class_name;         // "UNet2DConditionModel", …
+  std::vector<LayerCost> layers;  // In the order of the forward pass.
+
+  [[nodiscard]] int64_t num_parameters() const;
+  [[nodiscard]] int64_t num_tensors() const;
+  // As PyTorch's FlopCounterMode counts: two a multiply-add of matrix products and convolutions
+  // (attention's too), nothing else.
+  [[nodiscard]] double forward_flops() const;
+  [[nodiscard]] double training_flops() const;  // Forward and backward.
+  [[nodiscard]] double stored_elements() const;
+};
+
+// One sample's inputs.
+struct InputShape {
+  int64_t height = 0;  // Of the latent.
+  int64_t width = 0;
+  int64_t text_tokens = 0;
+};
+
+// From a diffusers config.json of UNet2DConditionModel, DiTTransformer2DModel,
+// SD3Transformer2DModel or FluxTransformer2DModel (whose latents are 2x2-packed: height and width
+// are those before). The last three need not be trainable by this program. Throws InputError naming
+// `file` and the key for another class or a value out of range.
+[[nodiscard]] NetworkCost count_network(const nlohmann::json& config,
+                                        const std::filesystem::path& file, const InputShape& input);
+
+// The latent's height and width that the configuration's sample_size means, and the usual number of
+// text tokens.
+[[nodiscard]] InputShape default_input(const nlohmann::json& config);
+}  // namespace trireme
