@@ -1,8 +1,12 @@
 #include "core/log.h"
 
+#include <algorithm>
+#include <cstdio>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/basic_file_sink.h>
@@ -10,29 +14,76 @@
 #include <spdlog/spdlog.h>
 
 #include "core/error.h"
+#include "core/terminal.h"
 
 namespace trireme::log {
 namespace {
 using Sink = spdlog::sinks::sink;
 
-// "warning: " and "error: " before the text on the console; info is plain.
-class LevelPrefix : public spdlog::custom_flag_formatter {
+// stderr, with a last line that is rewritten where a terminal shows it.
+class ConsoleSink : public spdlog::sinks::base_sink<std::mutex> {
  public:
+  explicit ConsoleSink(std::optional<Terminal> terminal) : terminal_(std::move(terminal)) {}
+  ~ConsoleSink() override {
+    if (!status_.empty()) put(kErase);
+  }
+
+  [[nodiscard]] int columns() const { return terminal_ ? terminal_->columns() : 0; }
+
+  void set_status(std::string_view text) {
+    const std::lock_guard lock(mutex_);
+    if (!terminal_) return;
+    // The last column stays free: a character there may break the line.
+    text = text.substr(0, static_cast<size_t>(std::max(0, terminal_->columns() - 1)));
+    put(std::string(kErase) + std::string(text));
+    status_ = text;
+  }
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    spdlog::memory_buf_t line;
+    formatter_->format(message, line);
+    const std::string_view text(line.data(), line.size());
+    // One write: ranks share the terminal.
+    status_.empty() ? put(text) : put(kErase + std::string(text) + status_);
+  }
+  void flush_() override { std::fflush(stderr); }
+
+ private:
+  static constexpr const char* kErase = "\r\x1b[K";
+  static void put(std::string_view text) {
+    std::fwrite(text.data(), 1, text.size(), stderr);
+    std::fflush(stderr);
+  }
+
+  std::optional<Terminal> terminal_;
+  std::string status_;
+};
+
+// "warning: " and "error: " before the text; info is plain. What a person should see comes with
+// `origin` in front.
+class Prefix : public spdlog::custom_flag_formatter {
+ public:
+  explicit Prefix(std::string origin) : origin_(std::move(origin)) {}
   void format(const spdlog::details::log_msg& message, const std::tm&,
               spdlog::memory_buf_t& out) override {
-    const std::string_view prefix = message.level == spdlog::level::warn  ? "warning: "
-                                    : message.level >= spdlog::level::err ? "error: "
-                                                                          : "";
+    if (message.level < spdlog::level::warn) return;
+    const std::string prefix =
+        origin_ + (message.level == spdlog::level::warn ? "warning: " : "error: ");
     out.append(prefix.data(), prefix.data() + prefix.size());
   }
   std::unique_ptr<spdlog::custom_flag_formatter> clone() const override {
-    return std::make_unique<LevelPrefix>();
+    return std::make_unique<Prefix>(origin_);
   }
+
+ private:
+  std::string origin_;
 };
 
-std::unique_ptr<spdlog::pattern_formatter> make_formatter(const std::string& pattern) {
+std::unique_ptr<spdlog::pattern_formatter> make_formatter(const std::string& pattern,
+                                                          const std::string& origin) {
   auto formatter = std::make_unique<spdlog::pattern_formatter>();
-  formatter->add_flag<LevelPrefix>('*').set_pattern(pattern);
+  formatter->add_flag<Prefix>('*', origin).set_pattern(pattern);
   return formatter;
 }
 
@@ -64,6 +115,8 @@ class LazyFileSink : public spdlog::sinks::base_sink<std::mutex> {
 struct Identity {
   int rank = 0;
   int world_size = 1;
+  Console console = Console::kNormal;
+  std::weak_ptr<ConsoleSink> sink = {};
 };
 Identity& identity() {
   static Identity value;
@@ -76,12 +129,16 @@ std::string rank_prefix() {
 }
 
 std::shared_ptr<spdlog::logger> make_logger() {
-  auto console = std::make_shared<spdlog::sinks::stderr_sink_mt>();
-  console->set_formatter(make_formatter(rank_prefix() + "%*%v"));
-  console->set_level(identity().rank == 0 ? spdlog::level::info : spdlog::level::warn);
-  auto logger = std::make_shared<spdlog::logger>("trireme", console);
-  logger->set_level(spdlog::level::info);
-  logger->flush_on(spdlog::level::info);
+  Identity& me = identity();
+  const bool talks = me.rank == 0 && me.console == Console::kNormal;
+  auto console =
+      std::make_shared<ConsoleSink>(talks ? Terminal::of_stderr() : std::optional<Terminal>());
+  console->set_formatter(make_formatter("%*%v", rank_prefix()));
+  console->set_level(talks ? spdlog::level::info : spdlog::level::warn);
+  me.sink = console;
+  auto logger = std::make_shared<spdlog::logger>("trireme", std::move(console));
+  logger->set_level(spdlog::level::debug);
+  logger->flush_on(spdlog::level::debug);
   return logger;
 }
 
@@ -100,9 +157,9 @@ void write(spdlog::level::level_enum level, std::string_view text) {
 }
 }  // namespace
 
-void configure(int rank, int world_size) {
+void configure(int rank, int world_size, Console console) {
   logger();
-  identity() = {.rank = rank, .world_size = world_size};
+  identity() = {.rank = rank, .world_size = world_size, .console = console};
   spdlog::set_default_logger(make_logger());
 }
 
@@ -121,14 +178,24 @@ void add_file(const std::filesystem::path& file) {
         file.stem().string() + ".rank" + std::to_string(me.rank) + file.extension().string();
     sink = std::make_shared<LazyFileSink>((file.parent_path() / name).string());
   }
-  sink->set_formatter(make_formatter("%Y-%m-%d %H:%M:%S.%e " + rank_prefix() + "%*%v"));
+  sink->set_formatter(make_formatter("%Y-%m-%d %H:%M:%S.%e " + rank_prefix() + "%*%v", ""));
   // Other ranks' files are for what rank 0 does not say.
-  sink->set_level(me.rank == 0 ? spdlog::level::info : spdlog::level::warn);
+  sink->set_level(me.rank == 0 ? spdlog::level::debug : spdlog::level::warn);
   logger().sinks().push_back(std::move(sink));
 }
 
 void info(std::string_view text) { write(spdlog::level::info, text); }
 void warn(std::string_view text) { write(spdlog::level::warn, text); }
 void error(std::string_view text) { write(spdlog::level::err, text); }
+void to_file(std::string_view text) { write(spdlog::level::debug, text); }
 void flush() { logger().flush(); }
+
+int terminal_columns() {
+  const auto sink = identity().sink.lock();
+  return sink ? sink->columns() : 0;
+}
+
+void set_status(std::string_view text) {
+  if (const auto sink = identity().sink.lock()) sink->set_status(text);
+}
 }  // namespace trireme::log

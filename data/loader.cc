@@ -30,8 +30,10 @@ struct BatchLoader::Impl {
         for (int64_t done = 0; done < options.rank_count; done += options.micro) {
           const int64_t first = options.rank_first + done;
           if (stop.stop_requested()) return;
+          const auto begin = Clock::now();
           LatentBatch batch = make_training_batch(dataset, options.draw, step, first,
                                                   sampler.draws(step, first, options.micro));
+          options.trace.record("batch of step " + std::to_string(step), begin, Clock::now());
           std::unique_lock lock(mutex);
           const auto has_room = [&] {
             return ready.size() < static_cast<size_t>(options.num_ahead);

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/tracer.h"
 #include "data/dataset.h"
 #include "data/latent_batch.h"
 #include "data/sampler.h"
@@ -41,8 +42,9 @@ class BatchLoader {
     int64_t last_step = 1;   // Inclusive; next() after it is an error.
     int64_t rank_first = 0;  // This rank's positions [rank_first, rank_first + rank_count).
     int64_t rank_count = 1;
-    int64_t micro = 1;  // Divides rank_count.
-    int num_ahead = 4;  // Batches kept ready.
+    int64_t micro = 1;      // Divides rank_count.
+    int num_ahead = 4;      // Batches kept ready.
+    TraceTrack trace = {};  // Of the thread.
   };
   // `dataset` and `sampler` outlive the loader.
   BatchLoader(const LatentDataset& dataset, const GlobalBatchSampler& sampler, Options options);

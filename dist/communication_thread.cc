@@ -16,7 +16,9 @@ constexpr double kGraceSeconds = 2.0;  // For work that nobody waits for any mor
 
 class CommunicationThread::Task {
  public:
-  explicit Task(std::function<void()> operation) : operation_(std::move(operation)) {}
+  Task(std::function<void()> operation, const char* name)
+      : operation_(std::move(operation)), name_(name) {}
+  [[nodiscard]] const char* name() const noexcept { return name_; }
 
   // What it threw, if anything; finish() follows.
   [[nodiscard]] std::exception_ptr run() const noexcept {
@@ -40,6 +42,7 @@ class CommunicationThread::Task {
 
  private:
   std::function<void()> operation_;
+  const char* name_;
   std::exception_ptr error_;
   std::atomic<int> done_{0};
 };
@@ -63,8 +66,8 @@ class CommunicationThread::TaskWork final : public Work {
   std::shared_ptr<Task> task_;
 };
 
-CommunicationThread::CommunicationThread(std::function<void()> interrupt)
-    : interrupt_(std::move(interrupt)) {
+CommunicationThread::CommunicationThread(std::function<void()> interrupt, TraceTrack trace)
+    : interrupt_(std::move(interrupt)), trace_(trace) {
   // Signals are for the thread that started this one.
   sigset_t all;
   sigset_t before;
@@ -86,8 +89,9 @@ CommunicationThread::~CommunicationThread() {
   thread_.join();
 }
 
-std::unique_ptr<Work> CommunicationThread::start(std::function<void()> operation) {
-  auto task = std::make_shared<Task>(std::move(operation));
+std::unique_ptr<Work> CommunicationThread::start(std::function<void()> operation,
+                                                 const char* name) {
+  auto task = std::make_shared<Task>(std::move(operation), name);
   {
     const std::lock_guard lock(mutex_);
     if (failure_) std::rethrow_exception(failure_);
@@ -124,7 +128,9 @@ void CommunicationThread::run() {
       continue;
     }
     lock.unlock();
+    const auto begin = std::chrono::steady_clock::now();
     const std::exception_ptr error = task->run();
+    trace_.record(task->name(), begin, std::chrono::steady_clock::now());
     lock.lock();
     if (error && !failure_) failure_ = error;  // Before its waiter wakes and starts something more.
     lock.unlock();

@@ -6,6 +6,7 @@
 #include <mutex>
 #include <thread>
 
+#include "core/tracer.h"
 #include "dist/work.h"
 
 namespace trireme {
@@ -16,13 +17,16 @@ namespace trireme {
 class CommunicationThread {
  public:
   // `interrupt` makes an operation in progress throw soon; called when its result is given up.
-  explicit CommunicationThread(std::function<void()> interrupt);
+  // `trace` is the thread's track.
+  explicit CommunicationThread(std::function<void()> interrupt, TraceTrack trace = {});
   ~CommunicationThread();  // Interrupts what is unfinished, and joins.
   CommunicationThread(const CommunicationThread&) = delete;
   CommunicationThread& operator=(const CommunicationThread&) = delete;
 
-  // Queues `operation`. Destroying its Work without wait() waits a moment, then interrupts it.
-  [[nodiscard]] std::unique_ptr<Work> start(std::function<void()> operation);
+  // Queues `operation`, called `name` in traces. Destroying its Work without wait() waits a moment,
+  // then interrupts it.
+  [[nodiscard]] std::unique_ptr<Work> start(std::function<void()> operation,
+                                            const char* name = "collective");
   void abandon() noexcept;  // Interrupts, and makes everything queued fail.
 
  private:
@@ -31,6 +35,7 @@ class CommunicationThread {
   void run();
 
   std::function<void()> interrupt_;
+  TraceTrack trace_;
   std::mutex mutex_;
   std::condition_variable queued_;
   std::deque<std::shared_ptr<Task>> tasks_;

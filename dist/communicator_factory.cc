@@ -74,13 +74,15 @@ void check_possible(const Situation& now, Backend backend) {
 
 std::unique_ptr<Communicator> make_shm_or_mpi(MpiEnvironment& mpi,
                                               const CommunicatorOptions& options) {
-  auto created = make_shm_communicator(mpi, {.timeout_seconds = options.timeout_seconds});
+  auto created = make_shm_communicator(
+      mpi, {.timeout_seconds = options.timeout_seconds, .trace = options.trace});
   if (created.communicator != nullptr) return std::move(created.communicator);
   if (mpi.rank() == 0) {
     log::info("Ranks cannot share memory here (" + created.reason +
               "): they communicate by MPI instead.");
   }
-  return make_mpi_communicator(mpi, {.timeout_seconds = options.timeout_seconds});
+  return make_mpi_communicator(
+      mpi, {.timeout_seconds = options.timeout_seconds, .trace = options.trace});
 }
 }  // namespace
 
@@ -96,13 +98,15 @@ std::unique_ptr<Communicator> make_communicator(MpiEnvironment& mpi,
     case Backend::kShm:
       return make_shm_or_mpi(mpi, options);
     case Backend::kMpi:
-      return make_mpi_communicator(mpi, {.timeout_seconds = options.timeout_seconds});
+      return make_mpi_communicator(
+          mpi, {.timeout_seconds = options.timeout_seconds, .trace = options.trace});
     case Backend::kAuto:
       break;
   }
   if (kHasNccl && now.all_have_devices) return make_nccl(mpi, options);
   if (mpi.world_size() == 1) return make_local_communicator();
   if (now.one_node) return make_shm_or_mpi(mpi, options);
-  return make_mpi_communicator(mpi, {.timeout_seconds = options.timeout_seconds});
+  return make_mpi_communicator(
+      mpi, {.timeout_seconds = options.timeout_seconds, .trace = options.trace});
 }
 }  // namespace trireme

@@ -32,7 +32,7 @@ class MpiCommunicator final : public Communicator {
   MpiCommunicator(MpiEnvironment& mpi, const MpiCommunicatorOptions& options)
       : max_count_(options.max_count),
         channel_(MPI_COMM_WORLD, options.timeout_seconds, mpi.impl().hosts),
-        thread_([this] { channel_.stop(); }) {}
+        thread_([this] { channel_.stop(); }, options.trace) {}
 
   [[nodiscard]] int rank() const noexcept override { return channel_.rank(); }
   [[nodiscard]] int world_size() const noexcept override { return channel_.size(); }
@@ -44,24 +44,24 @@ class MpiCommunicator final : public Communicator {
 
   [[nodiscard]] std::unique_ptr<Work> all_reduce(BufferView buffer, ReduceOp op) override {
     check_reducible(buffer.type);
-    return thread_.start([this, buffer, op] { run_all_reduce(buffer, op); });
+    return thread_.start([this, buffer, op] { run_all_reduce(buffer, op); }, "all-reduce");
   }
   [[nodiscard]] std::unique_ptr<Work> broadcast(BufferView buffer, int root) override {
     check_root(root, world_size());
-    return thread_.start([this, buffer, root] { run_broadcast(buffer, root); });
+    return thread_.start([this, buffer, root] { run_broadcast(buffer, root); }, "broadcast");
   }
   [[nodiscard]] std::unique_ptr<Work> all_gather(BufferView in, BufferView out) override {
     check_gather(in, out, world_size());
-    return thread_.start([this, in, out] { run_all_gather(in, out); });
+    return thread_.start([this, in, out] { run_all_gather(in, out); }, "all-gather");
   }
   [[nodiscard]] std::unique_ptr<Work> reduce_scatter(BufferView in, BufferView out) override {
     check_reducible(in.type);
     check_scatter(in, out, world_size());
-    return thread_.start([this, in, out] { run_reduce_scatter(in, out); });
+    return thread_.start([this, in, out] { run_reduce_scatter(in, out); }, "reduce-scatter");
   }
   [[nodiscard]] std::unique_ptr<Work> all_to_all(BufferView in, BufferView out) override {
     check_exchange(in, out, world_size());
-    return thread_.start([this, in, out] { run_all_to_all(in, out); });
+    return thread_.start([this, in, out] { run_all_to_all(in, out); }, "all-to-all");
   }
   void abort() noexcept override {
     channel_.give_up();

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/tracer.h"
 #include "dist/communicator.h"
 
 namespace trireme {
@@ -83,6 +84,7 @@ struct CommunicatorOptions {
   int device = -1;                 // CUDA device of this rank; -1: CPU.
   // The stream on which the caller's kernels run (a cudaStream_t), asked at each collective.
   std::function<void*()> compute_stream;
+  TraceTrack trace = {};  // Of the thread that drives collectives, where there is one.
 };
 
 // Collective. kAuto: device >= 0 -> nccl; one rank -> local; all ranks on one node -> shm where its

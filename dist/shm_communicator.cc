@@ -41,7 +41,7 @@ class ShmCommunicator final : public Communicator {
         registry_(std::make_shared<ShmRegistry>()),
         group_(std::move(slots), control_->rank(), control_->size(), options.timeout_seconds),
         collectives_(group_, registry_, std::move(scratch), options.scratch_bytes),
-        thread_([this] { group_.stop(); }) {
+        thread_([this] { group_.stop(); }, options.trace) {
     std::array<int64_t, 1> nothing{0};
     control_->max(nothing, "sharing memory on a node");  // Every slot is set up.
   }
@@ -84,7 +84,10 @@ class ShmCommunicator final : public Communicator {
     request.type = static_cast<int32_t>(in.type);
     request.num_elements = in.num_elements;
     registry_->locate(in, rank(), request);
-    return thread_.start([this, request, in, out] { collectives_.run(request, in, out); });
+    static constexpr std::array<const char*, 5> kNames = {"all-reduce", "broadcast", "all-gather",
+                                                          "reduce-scatter", "all-to-all"};
+    return thread_.start([this, request, in, out] { collectives_.run(request, in, out); },
+                         kNames[static_cast<size_t>(request.kind)]);
   }
 
   std::unique_ptr<MpiChannel> control_;  // For allocate(), on the caller's thread.

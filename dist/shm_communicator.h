@@ -9,6 +9,7 @@ namespace trireme {
 struct ShmCommunicatorOptions {
   double timeout_seconds = 600.0;
   size_t scratch_bytes = size_t{4} << 20;  // A rank's, for memory that is not resident.
+  TraceTrack trace = {};                   // Of the thread.
 };
 
 struct ShmCreated {

@@ -215,6 +215,10 @@ std::vector<ConfigKey> machinery_keys() {
                                     {.trajectory = kFree, .range = kNotNegative}),
       key<&C::sample, &S::seed>("sample.seed", {.trajectory = kFree, .range = kNotNegative}),
       key<&C::sample, &S::vae>("sample.vae", {.trajectory = kFree}),
+      key<&C::trace, &TraceOptions::first_step>("trace.first_step",
+                                                {.trajectory = kFree, .range = kCountOrOff}),
+      key<&C::trace, &TraceOptions::num_steps>(
+          "trace.num_steps", {.trajectory = kFree, .range = {.low = 1, .high = 1000}}),
   };
 }
 

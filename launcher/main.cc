@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
   trireme::add_export_verb(app, action);
   trireme::add_study_verb(app, action);
   trireme::add_plan_verb(app, action);
+  trireme::add_report_verb(app, action);
 
   return trireme::run_reporting_errors([&] {
     const int code = trireme::parse_command_line(app, argc, argv);

@@ -29,6 +29,7 @@ enum class Output { kRun, kDryRun, kSlurm };
 struct LaunchArguments {
   ConfigArguments config;
   bool is_fresh = false;
+  bool is_quiet = false;
   int num_ranks = 0;
   std::string hosts;
   Output output = Output::kRun;
@@ -48,6 +49,7 @@ std::vector<std::string> train_arguments(const LaunchArguments& arguments) {
   if (!arguments.config.run_dir.empty())
     words.insert(words.end(), {"--run-dir", arguments.config.run_dir});
   if (arguments.is_fresh) words.emplace_back("--fresh");
+  if (arguments.is_quiet) words.emplace_back("--quiet");
   return words;
 }
 
@@ -100,7 +102,7 @@ int launch(const LaunchArguments& arguments) {
     std::cout << shell_line(plan) << '\n';
     return static_cast<int>(ExitCode::kDone);
   }
-  log::info("Launching " + plan.explanation + ".");
+  if (!arguments.is_quiet) log::info("Launching " + plan.explanation + ".");
   log::flush();
   const LaunchResult result = interpret(run_child(plan), plan.command.front());
   if (!result.message.empty()) {
@@ -115,6 +117,8 @@ void add_options(CLI::App& verb, const std::shared_ptr<LaunchArguments>& argumen
   add_config_arguments(verb, arguments->config);
   verb.add_flag("--fresh", arguments->is_fresh,
                 "Start over: remove what an earlier run left in the run directory");
+  verb.add_flag("--quiet", arguments->is_quiet,
+                "Print warnings and errors only; log.txt gets everything");
   verb.add_option("-n,--ranks", arguments->num_ranks, "Ranks in total; default: one per GPU")
       ->check(CLI::Range(1, 1 << 20));
   verb.add_option("--hosts", arguments->hosts, "Hosts and their ranks")->type_name("A:4,B:4");

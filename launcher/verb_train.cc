@@ -12,6 +12,8 @@
 #include "dist/mpi_environment.h"
 #include "launcher/command_line.h"
 #include "launcher/config_file.h"
+#include "launcher/config_schema.h"
+#include "launcher/run_report.h"
 #include "launcher/topology.h"
 #include "launcher/verbs.h"
 #include "trainer/checkpoint/checkpoint.h"
@@ -23,6 +25,7 @@ namespace {
 struct TrainArguments {
   ConfigArguments config;
   RunDirectory::Start start = RunDirectory::Start::kResume;
+  log::Console console = log::Console::kNormal;
 };
 
 std::string run_dir_of(const Config& config) {
@@ -56,6 +59,22 @@ std::optional<std::filesystem::path> open_run(const RunDirectory& run, const Con
   return resume;
 }
 
+// What TensorBoard's HParams page compares runs by: numbers as numbers, lists as TOML text.
+std::vector<HyperParameter> hyper_parameters_of(const Config& config) {
+  std::vector<HyperParameter> parameters;
+  for (const ConfigKey& key : config_schema()) {
+    const ConfigValue value = key.get(config);
+    HyperParameter parameter{std::string(key.name), toml_text(value)};
+    if (const auto* flag = std::get_if<bool>(&value)) parameter.second = *flag;
+    if (const auto* number = std::get_if<double>(&value)) parameter.second = *number;
+    if (const auto* text = std::get_if<std::string>(&value)) parameter.second = *text;
+    if (const auto* count = std::get_if<int64_t>(&value))
+      parameter.second = static_cast<double>(*count);
+    parameters.push_back(std::move(parameter));
+  }
+  return parameters;
+}
+
 // All ranks must have read the same configuration.
 void compare_configurations(MpiEnvironment& mpi, const Config& config) {
   const auto digests = mpi.gather_strings(sha256_of_text(write_config(config)));
@@ -72,7 +91,7 @@ void compare_configurations(MpiEnvironment& mpi, const Config& config) {
 }
 
 ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments) {
-  log::configure(mpi.rank(), mpi.world_size());
+  log::configure(mpi.rank(), mpi.world_size(), arguments.console);
   LoadedConfig loaded;
   ResolvedObjective resolved;
   mpi.run_on_all_ranks([&] {
@@ -110,8 +129,12 @@ ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments) {
       mpi, std::move(*session),
       {.run_dir = run_dir,
        .config_toml = write_config(config),
-       .resume = resume.empty() ? std::nullopt : std::optional<std::filesystem::path>(resume)});
-  return trainer.run();
+       .resume = resume.empty() ? std::nullopt : std::optional<std::filesystem::path>(resume),
+       .hyper_parameters = hyper_parameters_of(config),
+       .version = TRIREME_VERSION});
+  const ExitCode code = trainer.run();
+  if (mpi.rank() == 0) write_run_report(run_dir);
+  return code;
 }
 }  // namespace
 
@@ -123,6 +146,9 @@ void add_train_verb(CLI::App& app, std::function<int()>& action) {
   verb->add_flag_callback(
       "--fresh", [arguments] { arguments->start = RunDirectory::Start::kFresh; },
       "Start over: remove what an earlier run left in the run directory");
+  verb->add_flag_callback(
+      "--quiet", [arguments] { arguments->console = log::Console::kQuiet; },
+      "Print warnings and errors only; log.txt gets everything");
   verb->footer("Example:\n  mpirun -np 4 trireme train configs/demo.toml --set optim.lr=2e-4");
   verb->callback([arguments, &action] {
     action = [arguments] {

@@ -21,4 +21,5 @@ void add_sample_verb(CLI::App& app, std::function<int()>& action);
 void add_export_verb(CLI::App& app, std::function<int()>& action);
 void add_study_verb(CLI::App& app, std::function<int()>& action);
 void add_plan_verb(CLI::App& app, std::function<int()>& action);
+void add_report_verb(CLI::App& app, std::function<int()>& action);
 }  // namespace trireme

@@ -136,6 +136,11 @@ struct SampleOptions {
       vae;  // Diffusers folder whose vae/ decodes samples; empty: beside the model's weights.
 };
 
+struct TraceOptions {
+  int64_t first_step = 0;  // 0: no trace.
+  int64_t num_steps = 5;
+};
+
 struct Config {
   RunOptions run;
   ModelOptions model;
@@ -153,5 +158,6 @@ struct Config {
   CheckpointOptions checkpoint;
   EvalOptions eval;
   SampleOptions sample;
+  TraceOptions trace;
 };
 }  // namespace trireme

@@ -119,5 +119,27 @@ JsonLine& JsonLine::add(const char* key, const std::string& value) {
   return *this;
 }
 
+JsonLine& JsonLine::add(const char* key, const std::vector<double>& values) {
+  std::string list;
+  for (const double value : values) {
+    list += (list.empty() ? "" : ",") + (std::isfinite(value) ? number_text(value) : "null");
+  }
+  add_member(body_, key, '[' + list + ']');
+  return *this;
+}
+
+JsonLine& JsonLine::add(const char* key, const std::vector<std::string>& values) {
+  std::string list;
+  for (const auto& value : values) list += (list.empty() ? "" : ",") + quoted(value);
+  add_member(body_, key, '[' + list + ']');
+  return *this;
+}
+
+JsonLine& JsonLine::add_all(const JsonLine& other) {
+  if (!body_.empty() && !other.body_.empty()) body_ += ',';
+  body_ += other.body_;
+  return *this;
+}
+
 std::string JsonLine::text() const { return '{' + body_ + '}'; }
 }  // namespace trireme

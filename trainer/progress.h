@@ -5,8 +5,8 @@
 
 namespace trireme {
 
-// Logs how far a long piece of work is, with rate and remaining time, at most every two seconds and
-// once at its end.
+// Says how far a long piece of work is, with rate and remaining time: in a line that is rewritten
+// on a terminal, else logged at most every ten seconds; and once at its end.
 class Progress {
  public:
   enum class Voice { kLogs, kSilent };

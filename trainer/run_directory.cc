@@ -89,7 +89,7 @@ void remove_earlier_run(const fs::path& path) {
     const bool log_file =
         name == "log.txt" || (name.starts_with("log.rank") && name.ends_with(".txt"));
     const bool known = name == "metrics.jsonl" || name == "checkpoints" || name == "samples" ||
-                       name == "tensorboard" || name == "report.html";
+                       name == "trace" || name == "tensorboard" || name == "report.html";
     if (!log_file && !known) continue;
     std::error_code removal;
     fs::remove_all(entry.path(), removal);

@@ -58,6 +58,9 @@ class JsonLine {
   JsonLine& add_float(const char* key, float value);
   JsonLine& add(const char* key, int64_t value);
   JsonLine& add(const char* key, const std::string& value);
+  JsonLine& add(const char* key, const std::vector<double>& values);
+  JsonLine& add(const char* key, const std::vector<std::string>& values);
+  JsonLine& add_all(const JsonLine& other);  // Its members, after those that are there.
   [[nodiscard]] std::string text() const;
 
  private:

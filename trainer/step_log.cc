@@ -1,65 +1,124 @@
 #include "trainer/step_log.h"
 
+#include <algorithm>
 #include <cstdio>
+#include <system_error>
 
+#include "core/files.h"
 #include "core/log.h"
+#include "trainer/progress_line.h"
+#include "trainer/time_report.h"
 
 namespace trireme {
 namespace {
-std::string duration_text(double seconds) {
-  const auto total = static_cast<int64_t>(seconds + 0.5);
-  char text[32];
-  if (total >= 3600) {
-    std::snprintf(text, sizeof text, "%lldh%02lldm", static_cast<long long>(total / 3600),
-                  static_cast<long long>(total / 60 % 60));
-  } else {
-    std::snprintf(text, sizeof text, "%lldm%02llds", static_cast<long long>(total / 60),
-                  static_cast<long long>(total % 60));
-  }
-  return text;
-}
+constexpr auto kLineInterval = std::chrono::seconds(10);
+constexpr auto kProgressInterval = std::chrono::milliseconds(200);
+constexpr uint64_t kPictureBytesMax = uint64_t{32} << 20;
 }  // namespace
 
 StepLog::StepLog(const Options& options)
-    : options_(options), metrics_(options.run_dir / "metrics.jsonl", options.keep_bytes) {}
+    : options_(options),
+      metrics_(options.run_dir / "metrics.jsonl", options.keep_bytes),
+      tensorboard_(options.run_dir / "tensorboard",
+                   options.is_resumed ? options.first_step : TensorboardFile::kKeepNothing,
+                   options.hyper_parameters) {}
+
+StepLog::~StepLog() { log::set_status(""); }
+
+// Whatever numbers a line has, by whoever added them, go to TensorBoard too.
+void StepLog::append(const JsonLine& line) {
+  const std::string text = line.text();
+  metrics_.append(text);
+  tensorboard_.add_metrics(text);
+}
 
 void StepLog::step(const StepResult& result) {
   const int64_t samples = result.step * options_.global_batch;
   const double epoch = static_cast<double>(samples) / static_cast<double>(options_.num_training);
   const double rate = static_cast<double>(options_.global_batch) / result.step_seconds;
-  metrics_.append(JsonLine()
-                      .add("kind", std::string("train"))
-                      .add("step", result.step)
-                      .add("epoch", epoch)
-                      .add("samples", samples)
-                      .add("loss", result.loss)
-                      .add("lr", result.lr)
-                      .add("grad_norm", result.grad_norm)
-                      .add("step_seconds", result.step_seconds)
-                      .add("data_seconds", result.data_seconds)
-                      .add("comm_exposed_seconds", result.comm_exposed_seconds)
-                      .add("images_per_second", rate)
-                      .text());
+  append(JsonLine()
+             .add("kind", std::string("train"))
+             .add("step", result.step)
+             .add("epoch", epoch)
+             .add("samples", samples)
+             .add("loss", result.loss)
+             .add("lr", result.lr)
+             .add("grad_norm", result.grad_norm)
+             .add("step_seconds", result.step_seconds)
+             .add("data_seconds", result.data_seconds)
+             .add("comm_exposed_seconds", result.comm_exposed_seconds)
+             .add("images_per_second", rate));
+  smooth(result);
+  show_line(result, epoch, rate);
+  show_progress(result);
+}
 
-  smoothed_step_seconds_ = smoothed_step_seconds_ == 0.0
-                               ? result.step_seconds
-                               : 0.95 * smoothed_step_seconds_ + 0.05 * result.step_seconds;
-  const auto now = std::chrono::steady_clock::now();
+// Means over about the last 20 steps; over all of them while there are fewer.
+void StepLog::smooth(const StepResult& result) {
+  ++num_seen_;
+  const double share = std::max(0.05, 1.0 / static_cast<double>(num_seen_));
+  const auto blend = [share](double& mean, double value) { mean += share * (value - mean); };
+  blend(smoothed_.loss, result.loss);
+  blend(smoothed_.step_seconds, result.step_seconds);
+  blend(smoothed_.data_seconds, result.data_seconds);
+  blend(smoothed_.comm_exposed_seconds, result.comm_exposed_seconds);
+}
+
+void StepLog::show_line(const StepResult& result, double epoch, double rate) {
+  const auto now = Clock::now();
   const bool is_last = result.step == options_.num_steps;
-  if (has_header_ && !is_last && now - last_line_ < std::chrono::seconds(2)) return;
+  if (has_header_ && !is_last && now - last_line_ < kLineInterval) return;
+  const auto say = log::terminal_columns() > 0 ? log::to_file : log::info;
   if (!has_header_) {
-    log::info("    step      loss  grad norm         lr   epoch  images/s  data ms  time left");
+    say("    step      loss  grad norm         lr   epoch  images/s  data ms  comm ms  time left");
     has_header_ = true;
   }
   last_line_ = now;
+  const double left =
+      smoothed_.step_seconds * static_cast<double>(options_.num_steps - result.step);
   char line[160];
-  std::snprintf(
-      line, sizeof line, "%8lld  %8.5f  %9.4f  %9.3e  %6.2f  %8.1f  %7.1f  %9s",
-      static_cast<long long>(result.step), result.loss, result.grad_norm, result.lr, epoch, rate,
-      result.data_seconds * 1e3,
-      duration_text(smoothed_step_seconds_ * static_cast<double>(options_.num_steps - result.step))
-          .c_str());
-  log::info(line);
+  std::snprintf(line, sizeof line, "%8lld  %8.5f  %9.4f  %9.3e  %6.2f  %8.1f  %7.1f  %7.1f  %9s",
+                static_cast<long long>(result.step), result.loss, result.grad_norm, result.lr,
+                epoch, rate, result.data_seconds * 1e3, result.comm_exposed_seconds * 1e3,
+                duration_text(left).c_str());
+  say(line);
+}
+
+void StepLog::show_progress(const StepResult& result) {
+  const int columns = log::terminal_columns();
+  const auto now = Clock::now();
+  if (columns == 0 || now - last_progress_ < kProgressInterval) return;
+  last_progress_ = now;
+  const double seconds = std::max(smoothed_.step_seconds, 1e-9);
+  log::set_status(progress_line(
+      {.step = result.step,
+       .num_steps = options_.num_steps,
+       .loss = smoothed_.loss,
+       .lr = result.lr,
+       .grad_norm = result.grad_norm,
+       .images_per_second = static_cast<double>(options_.global_batch) / seconds,
+       .data_share = smoothed_.data_seconds / seconds,
+       .comm_share = smoothed_.comm_exposed_seconds / seconds,
+       .seconds_left = seconds * static_cast<double>(options_.num_steps - result.step)},
+      columns - 1));
+}
+
+void StepLog::activity(const std::string& what) {
+  if (log::terminal_columns() == 0) return;
+  log::set_status(what);
+  last_progress_ = {};  // The next step shows itself at once.
+}
+
+void StepLog::picture(int64_t step, const std::string& name, const std::filesystem::path& png) {
+  std::error_code error;
+  const auto size = std::filesystem::file_size(png, error);
+  if (error || size > kPictureBytesMax) return;
+  tensorboard_.add_picture(step, name, read_text_file(png, "picture", kPictureBytesMax));
+}
+
+void StepLog::sync() {
+  metrics_.sync();
+  tensorboard_.flush();
 }
 
 void StepLog::evaluation(int64_t step, const ValidationResult& result,
@@ -71,7 +130,7 @@ void StepLog::evaluation(int64_t step, const ValidationResult& result,
     line.add(("val_loss_band_" + std::to_string(band)).c_str(), result.band_losses[band]);
   }
   line.add("val_samples", result.num_samples);
-  metrics_.append(line.text());
+  append(line);
   char text[160];
   std::snprintf(text, sizeof text, "%8lld  validation loss %.5f", static_cast<long long>(step),
                 result.loss);
@@ -83,8 +142,12 @@ void StepLog::evaluation(int64_t step, const ValidationResult& result,
   log::info(message);
 }
 
-void StepLog::event(int64_t step, const std::string& what) {
-  metrics_.append(
-      JsonLine().add("kind", std::string("event")).add("step", step).add("what", what).text());
+void StepLog::event(int64_t step, const std::string& what, const JsonLine& details) {
+  metrics_.append(JsonLine()
+                      .add("kind", std::string("event"))
+                      .add("step", step)
+                      .add("what", what)
+                      .add_all(details)
+                      .text());
 }
 }  // namespace trireme

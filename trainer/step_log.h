@@ -3,9 +3,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "trainer/evaluate/validation.h"
 #include "trainer/run_directory.h"
+#include "trainer/tensorboard_file.h"
 
 namespace trireme {
 
@@ -20,31 +22,51 @@ struct StepResult {
   double comm_exposed_seconds = 0.0;
 };
 
-// Writes a run's steps, evaluations and events to metrics.jsonl, and a line of fixed columns to the
-// log: the first step, the last, and in between at most one in two seconds. Rank 0 only.
+// Writes a run's steps, evaluations and events to metrics.jsonl and TensorBoard, and shows
+// progress: on a terminal one line that is rewritten, elsewhere a line of fixed columns for the
+// first step, the last, and in between at most one in ten seconds (log.txt gets these too). Rank 0
+// only.
 class StepLog {
  public:
   struct Options {
     std::filesystem::path run_dir;
     uint64_t keep_bytes = 0;  // Of metrics.jsonl; the rest is of steps that will come again.
+    int64_t first_step = 0;   // Steps completed before this start.
+    bool is_resumed = false;  // Then what TensorBoard has up to first_step stays.
     int64_t num_steps = 0;
     int64_t global_batch = 0;
     int64_t num_training = 0;  // Samples of an epoch.
+    std::vector<HyperParameter> hyper_parameters = {};
   };
   explicit StepLog(const Options& options);
+  ~StepLog();  // Takes the progress line away.
 
   void step(const StepResult& result);
   // `ema` is null without EMA.
   void evaluation(int64_t step, const ValidationResult& result, const ValidationResult* ema);
-  void event(int64_t step, const std::string& what);
+  // `details`: further members of the line.
+  void event(int64_t step, const std::string& what, const JsonLine& details = {});
+  // A picture that was drawn, for TensorBoard. A file that is not there is passed over.
+  void picture(int64_t step, const std::string& name, const std::filesystem::path& png);
+  // What goes on between steps, shown as the progress line: "validation", "checkpoint".
+  void activity(const std::string& what);
   [[nodiscard]] uint64_t size_bytes() const noexcept { return metrics_.size_bytes(); }
-  void sync() { metrics_.sync(); }
+  void sync();
 
  private:
+  using Clock = std::chrono::steady_clock;
+  void append(const JsonLine& line);
+  void smooth(const StepResult& result);
+  void show_line(const StepResult& result, double epoch, double rate);
+  void show_progress(const StepResult& result);
+
   Options options_;
   MetricsFile metrics_;
-  std::chrono::steady_clock::time_point last_line_;
+  TensorboardFile tensorboard_;
+  Clock::time_point last_line_;
+  Clock::time_point last_progress_;
   bool has_header_ = false;
-  double smoothed_step_seconds_ = 0.0;
+  int64_t num_seen_ = 0;
+  StepResult smoothed_;  // Running means of loss and seconds.
 };
 }  // namespace trireme

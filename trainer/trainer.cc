@@ -34,14 +34,16 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
     : mpi_(mpi),
       session_(std::move(session)),
       options_(std::move(options)),
-      config_(session_.config) {
+      config_(session_.config),
+      clock_({.tracer = &tracer_, .track = tracer_.track("main thread")}) {
   mpi_.run_on_all_ranks([&] {
     plan_ = plan_run(config_, mpi_.rank(), mpi_.world_size(), session_.num_training());
     scaled_ = scale_learning_rate(config_.optim, plan_.global_batch);
   });
   comm_ = make_communicator(mpi_, {.backend = backend_of(config_.parallel.backend),
                                    .device = cuda_index(session_.device),
-                                   .compute_stream = compute_stream_of(session_.device)});
+                                   .compute_stream = compute_stream_of(session_.device),
+                                   .trace = {&tracer_, tracer_.track("communication")}});
   using Order = GlobalBatchSampler::Options::Order;
   sampler_ = std::make_unique<GlobalBatchSampler>(
       session_.dataset->classes(), *session_.split,
@@ -52,20 +54,27 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
   measure_and_allocate();
   if (options_.resume) mpi_.run_on_all_ranks([&] { load_checkpoint(); });
   if (state_.step < plan_.steps) {
-    loader_ = std::make_unique<BatchLoader>(*session_.dataset, *sampler_,
-                                            BatchLoader::Options{.draw = session_.draw,
-                                                                 .first_step = state_.step + 1,
-                                                                 .last_step = plan_.steps,
-                                                                 .rank_first = plan_.rank_first,
-                                                                 .rank_count = plan_.rank_count,
-                                                                 .micro = plan_.micro});
+    loader_ = std::make_unique<BatchLoader>(
+        *session_.dataset, *sampler_,
+        BatchLoader::Options{.draw = session_.draw,
+                             .first_step = state_.step + 1,
+                             .last_step = plan_.steps,
+                             .rank_first = plan_.rank_first,
+                             .rank_count = plan_.rank_count,
+                             .micro = plan_.micro,
+                             .trace = {&tracer_, tracer_.track("loader")}});
   }
+  first_step_ = state_.step;
   if (mpi_.rank() == 0) {
-    log_ = std::make_unique<StepLog>(StepLog::Options{.run_dir = options_.run_dir,
-                                                      .keep_bytes = state_.metrics_size_bytes,
-                                                      .num_steps = plan_.steps,
-                                                      .global_batch = plan_.global_batch,
-                                                      .num_training = session_.num_training()});
+    log_ =
+        std::make_unique<StepLog>(StepLog::Options{.run_dir = options_.run_dir,
+                                                   .keep_bytes = state_.metrics_size_bytes,
+                                                   .first_step = state_.step,
+                                                   .is_resumed = options_.resume.has_value(),
+                                                   .num_steps = plan_.steps,
+                                                   .global_batch = plan_.global_batch,
+                                                   .num_training = session_.num_training(),
+                                                   .hyper_parameters = options_.hyper_parameters});
   }
 }
 
@@ -165,7 +174,13 @@ void Trainer::agree_on_losses(std::vector<double>& piece_losses) {
 StepResult Trainer::run_step() {
   const int64_t step = state_.step + 1;
   const double data_before = loader_->wait_seconds();
+  const auto begin = Clock::now();
   fetch_batches();
+  const double data_seconds = loader_->wait_seconds() - data_before;
+  const auto data_end = begin + std::chrono::duration_cast<Clock::duration>(
+                                    std::chrono::duration<double>(data_seconds));
+  clock_.add(Phase::kData, begin, data_end);
+  clock_.add(Phase::kWaiting, data_end, Clock::now());
   reducer_->begin_step();
   std::vector<double> piece_losses(static_cast<size_t>(plan_.num_pieces), 0.0);
   auto batch = batches_.begin();
@@ -173,20 +188,33 @@ StepResult Trainer::run_step() {
     reducer_->begin_piece();
     at::Tensor piece_loss = torch::zeros({}, torch::dtype(torch::kDouble).device(session_.device));
     for (int64_t micro = 0; micro < plan_.micros_per_piece; ++micro, ++batch) {
-      const auto losses = micro_losses(*batch);  // (N)
+      at::Tensor losses;  // (N)
+      {
+        const auto span = clock_.measure(Phase::kForward);
+        losses = micro_losses(*batch);
+      }
+      const auto span = clock_.measure(Phase::kBackward);
       if (micro + 1 == plan_.micros_per_piece)
         reducer_->arm();  // Its gradients complete the piece.
       (losses.sum() / static_cast<double>(plan_.global_batch)).backward();
       piece_loss += losses.detach().sum(at::kDouble);
     }
+    const auto span = clock_.measure(Phase::kBackward);  // Reading the loss waits for the device.
     piece_losses[static_cast<size_t>(mpi_.rank() * plan_.pieces_per_rank + piece)] =
         piece_loss.item<double>();
   }
-  reducer_->wait();  // Gradients are now those of the mean loss over the global batch.
-  agree_on_losses(piece_losses);
+  {
+    const auto span = clock_.measure(Phase::kCommunication);
+    reducer_->wait();  // Gradients are now those of the mean loss over the global batch.
+  }
+  {
+    const auto span = clock_.measure(Phase::kWaiting);
+    agree_on_losses(piece_losses);
+  }
   double loss = 0.0;
   for (const double value : piece_losses) loss += value / static_cast<double>(plan_.global_batch);
 
+  const auto update_begin = Clock::now();
   const double grad_norm = std::sqrt(sum_of_squares(buckets_->flat()).item<double>());
   if (!std::isfinite(loss) ||
       !std::isfinite(grad_norm)) {  // Reduced values: all ranks throw together.
@@ -204,13 +232,14 @@ StepResult Trainer::run_step() {
                    torch::full({}, scale, torch::dtype(torch::kFloat32).device(session_.device)));
   if (config_.parallel.shard_optimizer) gather_parameters();
   if (ema_) ema_->update(step);
+  clock_.add(Phase::kOptimizer, update_begin, Clock::now());
   state_.step = step;
   state_.samples = step * plan_.global_batch;
   return {.step = step,
           .loss = loss,
           .grad_norm = grad_norm,
           .lr = lr,
-          .data_seconds = loader_->wait_seconds() - data_before,
+          .data_seconds = data_seconds,
           .comm_exposed_seconds = reducer_->exposed_seconds()};
 }
 
@@ -227,10 +256,21 @@ void Trainer::gather_parameters() {
 
 ExitCode Trainer::run() {
   announce();
+  note_start();
+  const auto begin = Clock::now();
+  const ExitCode code = train();
+  write_trace();
+  report_time(seconds_between(begin, Clock::now()),
+              code == ExitCode::kStopped ? "stopped" : "done");
+  return code;
+}
+
+ExitCode Trainer::train() {
   if (state_.step == 0 && !options_.resume) evaluate();
   auto last_end = Clock::now();
   const auto& early = config_.early_stopping;
   while (state_.step < plan_.steps) {
+    follow_trace();
     StepResult result = run_step();
     const auto end = Clock::now();
     result.step_seconds = seconds_between(last_end, end);
@@ -267,6 +307,8 @@ bool Trainer::is_evaluation_due() const {
 
 void Trainer::evaluate() {
   if (config_.eval.every_steps == 0) return;
+  const auto span = clock_.measure(Phase::kEvaluation);
+  if (log_) log_->activity("step " + std::to_string(state_.step) + ": evaluating");
   if (session_.num_validation() > 0) {
     const ValidationResult raw = evaluate_validation(mpi_, session_);
     std::optional<ValidationResult> averaged;
@@ -288,6 +330,7 @@ void Trainer::sample() {
   char name[32];
   std::snprintf(name, sizeof name, "step-%08lld.png", static_cast<long long>(state_.step));
   write_sample_grid(mpi_, session_, options_.run_dir / "samples" / name);
+  if (log_) log_->picture(state_.step, "samples", options_.run_dir / "samples" / name);
   if (ema_) ema_->swap();
 }
 
@@ -298,42 +341,5 @@ void Trainer::note_for_early_stopping(double metric) {
   state_.evaluations_without_improvement =
       improved ? 0 : state_.evaluations_without_improvement + 1;
   if (improved) state_.best_metric = metric;
-}
-
-void Trainer::announce() const {
-  if (mpi_.rank() != 0) return;
-  int64_t trained = 0;
-  for (const auto& bucket : buckets_->flat()) {
-    for (const auto& segment : bucket.segments) trained += segment.num_elements;
-  }
-  char text[256];
-  std::snprintf(text, sizeof text, "%.2f M trained parameters in %zu buckets, %d rank%s (%s) on %s",
-                static_cast<double>(trained) / 1e6, buckets_->flat().size(), mpi_.world_size(),
-                mpi_.world_size() == 1 ? "" : "s", std::string(comm_->backend()).c_str(),
-                session_.device.c_str());
-  log::info(text);
-  std::snprintf(
-      text, sizeof text,
-      "%lld training and %lld validation samples; global batch %lld = %lld pieces x %lld "
-      "micro-batches x %lld; %lld steps",
-      static_cast<long long>(session_.num_training()),
-      static_cast<long long>(session_.num_validation()), static_cast<long long>(plan_.global_batch),
-      static_cast<long long>(plan_.num_pieces), static_cast<long long>(plan_.micros_per_piece),
-      static_cast<long long>(plan_.micro), static_cast<long long>(plan_.steps));
-  log::info(text);
-  log::info("learning rate " + scaled_.rule);
-  if (const int idle = num_idle_gpus(mpi_); idle > 0) {
-    log::warn(std::to_string(idle) +
-              " GPU(s) of this machine stay idle: `trireme launch CONFIG` starts one rank a GPU");
-  }
-  if (config_.lr_schedule.warmup_steps > plan_.steps) {
-    log::warn("lr_schedule.warmup_steps = " + std::to_string(config_.lr_schedule.warmup_steps) +
-              " is longer than the run of " + std::to_string(plan_.steps) +
-              " steps: the learning rate never reaches its value");
-  }
-  if (state_.step > 0) {
-    log::info("going on after step " + std::to_string(state_.step) + " from " +
-              options_.resume->filename().string());
-  }
 }
 }  // namespace trireme

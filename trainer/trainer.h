@@ -1,4 +1,5 @@
 #pragma once
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -8,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/stop_signal.h"
+#include "core/tracer.h"
 #include "data/loader.h"
 #include "data/sampler.h"
 #include "dist/mpi_environment.h"
@@ -15,6 +17,7 @@
 #include "trainer/diffusion/noise_schedule.h"
 #include "trainer/optim/lr_schedule.h"
 #include "trainer/optim/optimizer.h"
+#include "trainer/phase_clock.h"
 #include "trainer/reduce/gradient_buckets.h"
 #include "trainer/reduce/gradient_reducer.h"
 #include "trainer/run_plan.h"
@@ -29,8 +32,10 @@ class Trainer {
  public:
   struct Options {
     std::filesystem::path run_dir;
-    std::string config_toml;                      // The resolved configuration, for checkpoints.
-    std::optional<std::filesystem::path> resume;  // A whole checkpoint, or a fresh start.
+    std::string config_toml;                       // The resolved configuration, for checkpoints.
+    std::optional<std::filesystem::path> resume;   // A whole checkpoint, or a fresh start.
+    std::vector<HyperParameter> hyper_parameters;  // For TensorBoard.
+    std::string version;                           // Of the program, for the record.
   };
   // Loads the checkpoint's weights and state where there is one. Throws on all ranks together.
   Trainer(MpiEnvironment& mpi, Session session, Options options);
@@ -54,8 +59,15 @@ class Trainer {
   void note_for_early_stopping(double metric);
   void save_checkpoint();
   [[nodiscard]] NamedTensors optimizer_state();
+  [[nodiscard]] ExitCode train();
+  // trainer_report.cc: what a person is told.
   void announce() const;
+  void note_start();
+  void follow_trace();
+  void write_trace();
+  void report_time(double wall_seconds, const std::string& outcome);
 
+  Tracer tracer_;  // Outlives the threads that record.
   MpiEnvironment& mpi_;
   Session session_;
   Options options_;
@@ -76,5 +88,8 @@ class Trainer {
   StopSignal stop_signal_;
   bool stop_agreed_ = false;
   std::unique_ptr<StepLog> log_;  // Rank 0 only.
+  PhaseClock clock_;
+  std::chrono::steady_clock::time_point trace_origin_;
+  int64_t first_step_ = 0;  // Completed before this start.
 };
 }  // namespace trireme

@@ -71,6 +71,8 @@ NamedTensors Trainer::optimizer_state() {
 void Trainer::save_checkpoint() {
   if (last_checkpoint_step_ == state_.step) return;
   last_checkpoint_step_ = state_.step;
+  const auto span = clock_.measure(Phase::kCheckpoint);
+  if (log_) log_->activity("step " + std::to_string(state_.step) + ": writing a checkpoint");
   NamedTensors optimizer = optimizer_state();
   mpi_.run_on_all_ranks([&] {
     if (mpi_.rank() != 0) return;

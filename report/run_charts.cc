@@ -1,0 +1,263 @@
+#include "report/run_charts.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <regex>
+#include <set>
+
+namespace trireme::internal {
+namespace {
+constexpr size_t kPointsMax = 400;
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+using Mark = ChartSeries::Mark;
+
+// What the charts below draw by name, and what is no measurement.
+const std::set<std::string> kKnown = {
+    "loss",         "lr",           "grad_norm",   "images_per_second",    "step_seconds",
+    "data_seconds", "epoch",        "samples",     "comm_exposed_seconds", "val_loss",
+    "noise_scale",  "val_loss_ema", "val_samples", "overfit_gap"};
+
+Chart loss_chart(const RunRecord& run) {
+  Chart chart{.title = "Loss",
+              .note = {},
+              .x = axis_of(Abscissa::kSteps),
+              .series = training_series(run, "loss", "training", Abscissa::kSteps, {}),
+              .size = Chart::Size::kWide};
+  if (run.eval.has("val_loss")) {
+    chart.series.push_back(
+        evaluation_series(run, "val_loss", "validation", Abscissa::kSteps, {.index = 1}));
+  }
+  if (run.eval.has("val_loss_ema")) {
+    chart.series.push_back(evaluation_series(run, "val_loss_ema", "validation, averaged weights",
+                                             Abscissa::kSteps, {.index = 2}));
+  }
+  if (chart.series.size() > 1 && reach_of(run) > 0) {
+    chart.note = "Training: each step (faint) and its mean over " +
+                 std::to_string(2 * reach_of(run) + 1) +
+                 " steps. Validation: held-out samples with the same noise every time.";
+  }
+  chart.y.scale = scale_for(chart.series);
+  return chart;
+}
+
+// A column of training on its own.
+Chart training_chart(const RunRecord& run, const std::string& column, const std::string& note) {
+  Chart chart{.title = title_of(column),
+              .note = note,
+              .x = axis_of(Abscissa::kSteps),
+              .series = training_series(run, column, "", Abscissa::kSteps, {})};
+  chart.y.scale = scale_for(chart.series);
+  return chart;
+}
+
+// Columns NAME_band_0, NAME_band_1, … of evaluations, from little to much noise.
+void add_band_charts(const RunRecord& run, std::vector<Chart>& charts,
+                     std::set<std::string>& drawn) {
+  static const std::regex kBand("(.+)_band_([0-9]{1,6})");
+  std::map<std::string, std::map<int, std::string>> groups;
+  for (const auto& [name, column] : run.eval.columns) {
+    std::smatch match;
+    if (std::regex_match(name, match, kBand)) groups[match[1]][std::stoi(match[2])] = name;
+  }
+  for (const auto& [name, bands] : groups) {
+    Chart chart{.title = title_of(name) + " by timestep band",
+                .note = "From little noise (0) to much.",
+                .x = axis_of(Abscissa::kSteps)};
+    const auto last = std::max<double>(1, static_cast<double>(bands.size() - 1));
+    double place = 0;
+    for (const auto& [band, column] : bands) {
+      const int colour = static_cast<int>(std::lround(7.0 * place++ / last));
+      chart.series.push_back(
+          evaluation_series(run, column, "band " + std::to_string(band), Abscissa::kSteps,
+                            {.palette = ChartColour::Palette::kRamp, .index = colour}));
+      drawn.insert(column);
+    }
+    chart.y.scale = scale_for(chart.series);
+    charts.push_back(std::move(chart));
+  }
+}
+
+Chart step_time_chart(const RunRecord& run) {
+  Chart chart{.title = "Time a step",
+              .note = "Means; without evaluation and checkpoint.",
+              .x = axis_of(Abscissa::kSteps),
+              .y = {.low = 0.0, .format = ChartAxis::Format::kSeconds}};
+  const std::pair<const char*, const char*> kParts[] = {
+      {"step_seconds", "whole step"},
+      {"data_seconds", "waiting for data"},
+      {"comm_exposed_seconds", "exposed communication"}};
+  int colour = 0;
+  for (const auto& [column, name] : kParts) {
+    auto series = training_series(run, column, name, Abscissa::kSteps, {.index = colour++});
+    if (series.empty()) continue;
+    series.back().mark = Mark::kLine;
+    chart.series.push_back(std::move(series.back()));
+  }
+  return chart;
+}
+
+void add_other_charts(const RunRecord& run, std::vector<Chart>& charts,
+                      const std::set<std::string>& drawn) {
+  for (const auto& [name, column] : run.eval.columns) {
+    if (kKnown.contains(name) || drawn.contains(name)) continue;
+    Chart chart{.title = title_of(name),
+                .x = axis_of(Abscissa::kSteps),
+                .series = {evaluation_series(run, name, "", Abscissa::kSteps, {.index = 1})}};
+    chart.y.scale = scale_for(chart.series);
+    charts.push_back(std::move(chart));
+  }
+  for (const auto& [name, column] : run.train.columns) {
+    if (!kKnown.contains(name)) charts.push_back(training_chart(run, name, ""));
+  }
+}
+}  // namespace
+
+ChartAxis axis_of(Abscissa abscissa) {
+  switch (abscissa) {
+    case Abscissa::kSteps:
+      return {.label = "steps"};
+    case Abscissa::kSamples:
+      return {.label = "samples"};
+    case Abscissa::kSeconds:
+      return {.label = "training time", .format = ChartAxis::Format::kSeconds};
+  }
+  return {};
+}
+
+std::vector<double> places(const RunRecord& run, const MetricTable& table, Abscissa abscissa) {
+  if (abscissa == Abscissa::kSteps) return table.steps;
+  const auto values = abscissa == Abscissa::kSamples ? run.train.column("samples") : run.elapsed();
+  if (&table == &run.train) return values;
+  // An evaluation stands where the training step of its number ended.
+  std::vector<double> result;
+  for (const double step : table.steps) {
+    const auto after = std::ranges::upper_bound(run.train.steps, step);
+    const auto row = after - run.train.steps.begin();
+    result.push_back(row == 0 ? 0.0
+                     : static_cast<size_t>(row) <= values.size()
+                         ? values[static_cast<size_t>(row - 1)]
+                         : kNan);
+  }
+  return result;
+}
+
+int64_t reach_of(const RunRecord& run) { return static_cast<int64_t>(run.train.steps.size() / 80); }
+
+std::vector<ChartSeries> training_series(const RunRecord& run, const std::string& column,
+                                         const std::string& name, Abscissa abscissa,
+                                         ChartColour colour) {
+  const auto& values = run.train.column(column);
+  const auto x = places(run, run.train, abscissa);
+  if (values.empty() || x.size() != values.size()) return {};
+  const ChartSeries each{.name = name, .x = x, .y = values, .mark = Mark::kLine, .colour = colour};
+  if (reach_of(run) == 0) return {each};
+  ChartSeries faint = thin_out(each, kPointsMax);
+  faint.name.clear();
+  faint.mark = Mark::kFaint;
+  ChartSeries mean = thin_out(smooth(each, reach_of(run)), kPointsMax);
+  mean.low.clear();
+  mean.high.clear();
+  return {std::move(faint), std::move(mean)};
+}
+
+ChartSeries evaluation_series(const RunRecord& run, const std::string& column,
+                              const std::string& name, Abscissa abscissa, ChartColour colour) {
+  ChartSeries series{.name = name,
+                     .x = places(run, run.eval, abscissa),
+                     .y = run.eval.column(column),
+                     .mark = Mark::kLineAndPoints,
+                     .colour = colour};
+  if (series.x.size() > kPointsMax / 4) {
+    series.mark = Mark::kLine;
+    series = thin_out(series, kPointsMax);
+    series.low.clear();
+    series.high.clear();
+  }
+  return series;
+}
+
+ChartAxis::Scale scale_for(const std::vector<ChartSeries>& series) {
+  double low = std::numeric_limits<double>::infinity();
+  double high = 0.0;
+  for (const auto& one : series) {
+    if (one.mark == Mark::kFaint) continue;
+    for (const double value : one.y) {
+      if (!std::isfinite(value)) continue;
+      low = std::min(low, value);
+      high = std::max(high, value);
+    }
+  }
+  return low > 0 && high > 30 * low ? ChartAxis::Scale::kLog10 : ChartAxis::Scale::kLinear;
+}
+
+std::vector<Chart> charts_of(const RunRecord& run) {
+  std::vector<Chart> charts = {loss_chart(run)};
+  std::set<std::string> drawn;
+  add_band_charts(run, charts, drawn);
+  if (run.eval.has("overfit_gap")) {
+    charts.push_back(
+        {.title = "Overfit gap",
+         .note = "Validation minus training loss at the same fixed noise.",
+         .x = axis_of(Abscissa::kSteps),
+         .series = {evaluation_series(run, "overfit_gap", "", Abscissa::kSteps, {.index = 4})}});
+  }
+  if (run.train.has("lr")) {
+    Chart chart{.title = "Learning rate", .x = axis_of(Abscissa::kSteps), .y = {.low = 0.0}};
+    ChartSeries series{.name = "", .x = run.train.steps, .y = run.train.column("lr")};
+    series = thin_out(series, kPointsMax);
+    series.low.clear();
+    series.high.clear();
+    chart.series = {std::move(series)};
+    charts.push_back(std::move(chart));
+  }
+  if (run.train.has("grad_norm"))
+    charts.push_back(training_chart(run, "grad_norm", "Before clipping."));
+  if (run.train.has("noise_scale"))
+    charts.push_back(training_chart(run, "noise_scale",
+                                    "In samples: far below it a larger batch saves steps in "
+                                    "proportion, far above it saves none."));
+  if (run.train.has("images_per_second"))
+    charts.push_back(training_chart(run, "images_per_second", ""));
+  if (run.train.has("step_seconds")) charts.push_back(step_time_chart(run));
+  add_other_charts(run, charts, drawn);
+  return charts;
+}
+
+std::string title_of(const std::string& column) {
+  static const std::map<std::string, std::string> kTitles = {
+      {"loss", "Loss"},
+      {"lr", "Learning rate"},
+      {"grad_norm", "Gradient norm"},
+      {"noise_scale", "Gradient-noise scale"},
+      {"images_per_second", "Images a second"},
+      {"val_loss", "Validation loss"},
+      {"val_loss_ema", "Validation loss, averaged weights"},
+      {"fid", "FID"},
+      {"kid", "KID"},
+      {"clip_score", "CLIP score"}};
+  if (const auto found = kTitles.find(column); found != kTitles.end()) return found->second;
+  std::string title = column;
+  std::ranges::replace(title, '_', ' ');
+  if (!title.empty() && title[0] >= 'a' && title[0] <= 'z')
+    title[0] = static_cast<char>(title[0] - 'a' + 'A');
+  return title;
+}
+
+double last_of(const std::vector<double>& column) {
+  const auto found = std::find_if(column.rbegin(), column.rend(),
+                                  [](double value) { return std::isfinite(value); });
+  return found == column.rend() ? kNan : *found;
+}
+
+Best smallest_of(const MetricTable& table, const std::string& column) {
+  Best best{.value = kNan, .step = kNan};
+  const auto& values = table.column(column);
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (std::isfinite(values[i]) && !(values[i] >= best.value))
+      best = {.value = values[i], .step = table.steps[i]};
+  }
+  return best;
+}
+}  // namespace trireme::internal
