@@ -45,6 +45,10 @@ class Communicator {
   // in, out: world_size() * n; part r of `in` goes to rank r, part r of `out` comes from it.
   [[nodiscard]] virtual std::unique_ptr<Work> all_to_all(BufferView in, BufferView out) = 0;
 
+  // Throws LostError where it is known that work in flight will not end: an error of the network, a
+  // deadline that has passed. Cheap; for a caller that waits for a device. Not collective.
+  virtual void check_health() {}
+
   // Frees peers that wait for this rank. Not collective; only destruction may follow.
   virtual void abort() noexcept = 0;
 };

@@ -3,10 +3,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <deque>
 #include <exception>
+#include <mutex>
 #include <span>
+#include <stop_token>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "core/error.h"
@@ -80,6 +84,10 @@ struct Flight {
   std::string_view what;
 };
 
+// Collectives run on a stream of their own, of high priority, between an event of the caller's
+// stream and one that it waits for. A watchdog looks after them, also while the host is blocked in
+// a call that waits for the device: NCCL's asynchronous errors and collectives past their deadline
+// abort the communicator, which lets the device go on; the next call then throws what happened.
 class NcclCommunicator final : public Communicator {
  public:
   NcclCommunicator(const CommunicatorOptions& options, int rank, int world_size,
@@ -103,11 +111,14 @@ class NcclCommunicator final : public Communicator {
   [[nodiscard]] std::unique_ptr<Work> reduce_scatter(BufferView in, BufferView out) override;
   [[nodiscard]] std::unique_ptr<Work> all_to_all(BufferView in, BufferView out) override;
   void abort() noexcept override {
-    if (comm_ != nullptr) ncclCommAbort(std::exchange(comm_, nullptr));
+    const std::lock_guard lock(mutex_);
+    abort_locked();
   }
-
   // Throws where NCCL reports an error or the oldest collective in flight has passed its deadline.
-  void poll();
+  void check_health() override {
+    const std::lock_guard lock(mutex_);
+    check_health_locked();
+  }
   void make_compute_wait(const Flight& flight) {
     check_cuda(cudaStreamWaitEvent(compute_stream(), flight.done.get(), 0));
   }
@@ -119,15 +130,25 @@ class NcclCommunicator final : public Communicator {
   [[nodiscard]] cudaStream_t compute_stream() const {
     return options_.compute_stream ? static_cast<cudaStream_t>(options_.compute_stream()) : nullptr;
   }
+  void check_health_locked();
+  void abort_locked() noexcept {
+    if (comm_ != nullptr) ncclCommAbort(std::exchange(comm_, nullptr));
+  }
+  void watch(const std::stop_token& stop);
+  [[nodiscard]] bool is_settled(std::string_view what, double seconds);
   void settle(std::string_view what);
-  [[noreturn]] void throw_late(std::string_view what, double seconds);
+  [[noreturn]] void throw_late(std::string_view what, double seconds) const;
 
   CommunicatorOptions options_;
   int rank_;
   int world_size_;
-  ncclComm_t comm_ = nullptr;
   UniqueStream stream_;
+  std::mutex mutex_;  // Guards what follows.
+  std::condition_variable_any woken_;
+  ncclComm_t comm_ = nullptr;
   std::deque<std::shared_ptr<Flight>> in_flight_;  // In the order of the stream.
+  std::string failure_;                            // Why the communicator was aborted, if it was.
+  std::jthread watchdog_;                          // Last: ends before what it looks at.
 };
 
 class NcclCommunicator::NcclWork final : public Work {
@@ -135,11 +156,11 @@ class NcclCommunicator::NcclWork final : public Work {
   NcclWork(NcclCommunicator& owner, std::shared_ptr<Flight> flight)
       : owner_(owner), flight_(std::move(flight)) {}
   void wait() override {
-    owner_.poll();
+    owner_.check_health();
     owner_.make_compute_wait(*flight_);
   }
   [[nodiscard]] bool is_done() override {
-    owner_.poll();
+    owner_.check_health();
     const cudaError_t state = cudaEventQuery(flight_->done.get());
     if (state == cudaErrorNotReady) return false;
     check_cuda(state);
@@ -165,9 +186,12 @@ NcclCommunicator::NcclCommunicator(const CommunicatorOptions& options, int rank,
     abort();
     throw;
   }
+  watchdog_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
 }
 
 NcclCommunicator::~NcclCommunicator() {
+  watchdog_.request_stop();
+  if (watchdog_.joinable()) watchdog_.join();
   if (comm_ == nullptr) return;
   // With work in flight after an error the peers may be gone: destroying would wait for them.
   if (std::uncaught_exceptions() > 0 || cudaStreamQuery(stream_.get()) != cudaSuccess) {
@@ -177,8 +201,22 @@ NcclCommunicator::~NcclCommunicator() {
   }
 }
 
-void NcclCommunicator::throw_late(std::string_view what, double seconds) {
-  abort();
+void NcclCommunicator::watch(const std::stop_token& stop) {
+  constexpr std::chrono::milliseconds kPeriod(100);
+  if (cudaSetDevice(options_.device) != cudaSuccess) return;
+  std::unique_lock lock(mutex_);
+  while (!woken_.wait_for(lock, stop, kPeriod, [] { return false; }) && !stop.stop_requested()) {
+    if (comm_ == nullptr) return;
+    try {
+      check_health_locked();
+    } catch (const Error& error) {
+      failure_ = error.what();
+      abort_locked();
+    }
+  }
+}
+
+void NcclCommunicator::throw_late(std::string_view what, double seconds) const {
   throw LostError("Rank " + std::to_string(rank_) + " waited " +
                   std::to_string(std::llround(seconds)) + " s in NCCL's " + std::string(what) +
                   ": another rank or the network is late or gone. Look at the other ranks' logs; "
@@ -186,19 +224,24 @@ void NcclCommunicator::throw_late(std::string_view what, double seconds) {
                   "newest checkpoint.");
 }
 
-void NcclCommunicator::settle(std::string_view what) {
-  Backoff backoff;
-  for (;;) {
-    ncclResult_t state = ncclSuccess;
-    check_nccl(ncclCommGetAsyncError(comm_, &state), comm_);
-    check_nccl(state, comm_);
-    if (state != ncclInProgress) return;
-    if (backoff.seconds() > options_.timeout_seconds) throw_late(what, backoff.seconds());
-    backoff.pause();
-  }
+bool NcclCommunicator::is_settled(std::string_view what, double seconds) {
+  const std::lock_guard lock(mutex_);
+  if (comm_ == nullptr) throw LostError("This rank gave up its collectives.");
+  ncclResult_t state = ncclSuccess;
+  check_nccl(ncclCommGetAsyncError(comm_, &state), comm_);
+  check_nccl(state, comm_);
+  if (state != ncclInProgress) return true;
+  if (seconds > options_.timeout_seconds) throw_late(what, seconds);
+  return false;
 }
 
-void NcclCommunicator::poll() {
+void NcclCommunicator::settle(std::string_view what) {
+  Backoff backoff;
+  while (!is_settled(what, backoff.seconds())) backoff.pause();
+}
+
+void NcclCommunicator::check_health_locked() {
+  if (!failure_.empty()) throw LostError(failure_);
   if (comm_ == nullptr) throw LostError("This rank gave up its collectives.");
   ncclResult_t state = ncclSuccess;
   check_nccl(ncclCommGetAsyncError(comm_, &state), comm_);
@@ -215,16 +258,20 @@ void NcclCommunicator::poll() {
 template <typename Enqueue>
 std::unique_ptr<Work> NcclCommunicator::enqueue(std::string_view what, const Enqueue& call) {
   check_cuda(cudaSetDevice(options_.device));  // backward() calls from a thread of its own.
-  poll();
   auto flight = std::make_shared<Flight>();
   flight->what = what;
-  // The collective starts when the kernels that the caller has issued so far are done.
-  const UniqueEvent ready = make_event();
-  check_cuda(cudaEventRecord(ready.get(), compute_stream()));
-  check_cuda(cudaStreamWaitEvent(stream_.get(), ready.get(), 0));
-  call();
+  {
+    const std::lock_guard lock(mutex_);
+    check_health_locked();
+    // The collective starts when the kernels that the caller has issued so far are done.
+    const UniqueEvent ready = make_event();
+    check_cuda(cudaEventRecord(ready.get(), compute_stream()));
+    check_cuda(cudaStreamWaitEvent(stream_.get(), ready.get(), 0));
+    call();
+  }
   settle(what);
   check_cuda(cudaEventRecord(flight->done.get(), stream_.get()));
+  const std::lock_guard lock(mutex_);
   in_flight_.push_back(flight);
   return std::make_unique<NcclWork>(*this, std::move(flight));
 }

@@ -40,6 +40,11 @@ struct Names<Precision> {
   static constexpr std::array<std::string_view, 3> kAll = {"fp32", "bf16", "fp16"};
 };
 
+template <>
+struct Names<MemoryFormat> {
+  static constexpr std::array<std::string_view, 2> kAll = {"contiguous", "channels_last"};
+};
+
 template <typename T>
 ConfigValue to_value(const T& field) {
   if constexpr (std::is_enum_v<T>) {
@@ -198,6 +203,10 @@ std::vector<ConfigKey> machinery_keys() {
       key<&C::parallel, &P::backend>(
           "parallel.backend", {.trajectory = kFree, .choices = {"auto", "nccl", "shm", "mpi"}}),
       key<&C::parallel, &P::precision>("parallel.precision"),
+      key<&C::parallel, &P::reduce_precision>("parallel.reduce_precision"),
+      key<&C::parallel, &P::memory_format>("parallel.memory_format"),
+      key<&C::parallel, &P::activation_checkpointing>("parallel.activation_checkpointing",
+                                                      {.trajectory = kFree}),
       key<&C::checkpoint, &CheckpointOptions::every_steps>(
           "checkpoint.every_steps", {.trajectory = kFree, .range = kCountOrOff}),
       key<&C::checkpoint, &CheckpointOptions::keep>("checkpoint.keep",

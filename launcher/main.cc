@@ -28,6 +28,8 @@ int main(int argc, char** argv) {
   trireme::add_study_verb(app, action);
   trireme::add_plan_verb(app, action);
   trireme::add_report_verb(app, action);
+  trireme::add_audit_verb(app, action);
+  trireme::add_bench_verb(app, action);
 
   return trireme::run_reporting_errors([&] {
     const int code = trireme::parse_command_line(app, argc, argv);

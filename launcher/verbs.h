@@ -22,4 +22,6 @@ void add_export_verb(CLI::App& app, std::function<int()>& action);
 void add_study_verb(CLI::App& app, std::function<int()>& action);
 void add_plan_verb(CLI::App& app, std::function<int()>& action);
 void add_report_verb(CLI::App& app, std::function<int()>& action);
+void add_audit_verb(CLI::App& app, std::function<int()>& action);
+void add_bench_verb(CLI::App& app, std::function<int()>& action);
 }  // namespace trireme

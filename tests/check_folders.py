@@ -14,7 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Lowest first. What trainer/ itself and its evaluate/ hold is one library.
 ORDER = ["core", "report", "dist", "data", "trainer/models", "trainer/adapters", "trainer/diffusion",
          "trainer/optim", "trainer/reduce", "trainer/checkpoint", "trainer/evaluate", "trainer",
-         "study", "launcher"]
+         "study", "bench", "launcher"]
 # What the order does not say: data/ takes rank and world size as numbers; the trainer evaluates.
 FORBIDDEN = {("data", "dist"), ("trainer/models", "dist"), ("trainer/diffusion", "dist"),
              ("trainer/optim", "dist"), ("dist", "report"), ("data", "report")}
@@ -63,7 +63,8 @@ def check_includes(errors):
                     continue
                 elif not may_include(folder, used):
                     errors.append(f"{name}: {folder}/ may not include {included}")
-            if name not in FREE and TORCH.search(text) and (file.suffix == ".h" or not folder.startswith("trainer")):
+            if name not in FREE and TORCH.search(text) and (
+                    file.suffix == ".h" or not folder.startswith(("trainer", "bench"))):
                 errors.append(f"{name}: only .cc files under trainer/ include {TORCH.search(text).group(1)}")
             if file.suffix == ".h" and WALLED.search(text) and not file.name.endswith("_handles.h"):
                 errors.append(f"{name}: a public header includes {WALLED.search(text).group(1)}")

@@ -108,12 +108,16 @@ struct EmaOptions {
 };
 
 enum class Precision { kFp32, kBf16, kFp16 };
+enum class MemoryFormat { kContiguous, kChannelsLast };
 
 struct ParallelOptions {
   int64_t shards = 0;  // Power of two; 0: off.
   bool shard_optimizer = false;
   std::string backend = "auto";  // auto | nccl | shm | mpi
   Precision precision = Precision::kFp32;
+  Precision reduce_precision = Precision::kFp32;  // What gradients travel in.
+  MemoryFormat memory_format = MemoryFormat::kContiguous;
+  bool activation_checkpointing = false;
 };
 
 struct CheckpointOptions {

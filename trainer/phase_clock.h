@@ -9,7 +9,7 @@
 namespace trireme {
 
 // What a rank's main thread spends its time on. On a GPU, kernels run behind the host: their time
-// appears where the host waits for them, mostly in kBackward, which ends with reading the loss.
+// appears where the host waits for them, in kWaiting, which includes reading a step's numbers.
 enum class Phase {
   kData,           // Waiting for the loader.
   kWaiting,        // Waiting for other ranks, to agree on batches and losses.

@@ -39,6 +39,12 @@ RunPlan plan_run(const Config& config, int rank, int world_size, int64_t num_tra
                        ". Start another number of ranks, or set shards = 0.");
     }
     require_divides(shards, "parallel.shards", plan.global_batch, batch_key);
+    if (config.parallel.reduce_precision != Precision::kFp32) {
+      throw UsageError(
+          "parallel.reduce_precision rounds what ranks send each other, so that results would "
+          "depend on their number, which parallel.shards promises not to. Set reduce_precision = "
+          "\"fp32\", or shards = 0.");
+    }
   } else {
     require_divides(world_size, "the number of ranks", plan.global_batch, batch_key);
   }

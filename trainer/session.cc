@@ -57,6 +57,14 @@ void check_data_fits(const LatentDataset& dataset, const DiffusionModel& model,
   }
 }
 
+// Weights of convolutions decide in which memory order their outputs are computed.
+void use_channels_last(const DiffusionModel& model) {
+  const torch::NoGradGuard no_grad;
+  for (auto& [name, tensor] : model.named_parameters()) {
+    if (tensor.dim() == 4) tensor.set_data(tensor.contiguous(at::MemoryFormat::ChannelsLast));
+  }
+}
+
 std::unique_ptr<DiffusionModel> open_model(const Config& config,
                                            const std::filesystem::path& weights) {
   if (!weights.empty()) return load_model(weights, config.model.dropout);
@@ -89,11 +97,6 @@ Session open_session(Config config, const std::string& device,
                      "\" is not available in this version: set adapter.type = \"none\" to train "
                      "the model itself.");
   }
-  if (config.parallel.precision == Precision::kFp16) {
-    throw UsageError(
-        "parallel.precision = \"fp16\" is not available in this version: use \"bf16\" or "
-        "\"fp32\".");
-  }
   Session session;
   session.device = device;
   session.dataset = LatentDataset::open(paths_of(config.data.train));
@@ -113,6 +116,9 @@ Session open_session(Config config, const std::string& device,
                      std::to_string(session.dataset->num_samples()) + " samples. Lower it.");
   }
   session.model->to_device(device);
+  if (config.parallel.memory_format == MemoryFormat::kChannelsLast)
+    use_channels_last(*session.model);
+  if (config.parallel.activation_checkpointing) session.model->use_activation_checkpointing();
   session.schedule = std::make_unique<NoiseSchedule>(config.noise);
   session.draw = {.seed = config.run.seed,
                   .num_timesteps = session.schedule->num_timesteps(),

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <limits>
 #include <system_error>
 
 #include "core/files.h"
 #include "core/log.h"
 #include "trainer/progress_line.h"
+#include "trainer/reduce/checksum.h"
 #include "trainer/time_report.h"
 
 namespace trireme {
@@ -14,6 +16,19 @@ namespace {
 constexpr auto kLineInterval = std::chrono::seconds(10);
 constexpr auto kProgressInterval = std::chrono::milliseconds(200);
 constexpr uint64_t kPictureBytesMax = uint64_t{32} << 20;
+
+void add_details(JsonLine& json, const StepResult& result) {
+  constexpr double kNone = std::numeric_limits<double>::quiet_NaN();  // Written as null.
+  json.add("noise_scale", result.noise ? result.noise->scale.value_or(kNone) : kNone);
+  if (result.noise) {
+    json.add("grad_signal", result.noise->signal).add("grad_noise", result.noise->noise);
+  }
+  if (result.loss_scale) json.add("loss_scale", *result.loss_scale);
+  if (result.checksums) {
+    json.add("grad_checksum", checksum_text(result.checksums->gradients))
+        .add("param_checksum", checksum_text(result.checksums->parameters));
+  }
+}
 }  // namespace
 
 StepLog::StepLog(const Options& options)
@@ -36,18 +51,20 @@ void StepLog::step(const StepResult& result) {
   const int64_t samples = result.step * options_.global_batch;
   const double epoch = static_cast<double>(samples) / static_cast<double>(options_.num_training);
   const double rate = static_cast<double>(options_.global_batch) / result.step_seconds;
-  append(JsonLine()
-             .add("kind", std::string("train"))
-             .add("step", result.step)
-             .add("epoch", epoch)
-             .add("samples", samples)
-             .add("loss", result.loss)
-             .add("lr", result.lr)
-             .add("grad_norm", result.grad_norm)
-             .add("step_seconds", result.step_seconds)
-             .add("data_seconds", result.data_seconds)
-             .add("comm_exposed_seconds", result.comm_exposed_seconds)
-             .add("images_per_second", rate));
+  JsonLine json;
+  json.add("kind", std::string("train"))
+      .add("step", result.step)
+      .add("epoch", epoch)
+      .add("samples", samples)
+      .add("loss", result.loss)
+      .add("lr", result.lr)
+      .add("grad_norm", result.grad_norm)
+      .add("step_seconds", result.step_seconds)
+      .add("data_seconds", result.data_seconds)
+      .add("comm_exposed_seconds", result.comm_exposed_seconds)
+      .add("images_per_second", rate);
+  add_details(json, result);
+  append(json);
   smooth(result);
   show_line(result, epoch, rate);
   show_progress(result);

@@ -2,6 +2,7 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,20 @@
 #include "trainer/tensorboard_file.h"
 
 namespace trireme {
+
+// What a step says of the noise of gradients: unbiased estimates of |G|^2 and tr(Sigma), and the
+// noise scale from all steps so far (trainer/noise_scale.h).
+struct StepNoise {
+  double signal = 0.0;
+  double noise = 0.0;
+  std::optional<double> scale;
+};
+
+// Of the summed gradient, and of the parameters after the update (trainer/reduce/checksum.h).
+struct StepChecksums {
+  uint64_t gradients = 0;
+  uint64_t parameters = 0;
+};
 
 // What one update reports (docs/run_directory.md, metrics.jsonl).
 struct StepResult {
@@ -20,6 +35,9 @@ struct StepResult {
   double step_seconds = 0.0;
   double data_seconds = 0.0;
   double comm_exposed_seconds = 0.0;
+  std::optional<StepNoise> noise = {};          // Nothing where the batch has no parts.
+  std::optional<StepChecksums> checksums = {};  // With shards.
+  std::optional<double> loss_scale = {};        // With fp16.
 };
 
 // Writes a run's steps, evaluations and events to metrics.jsonl and TensorBoard, and shows

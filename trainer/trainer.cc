@@ -10,6 +10,7 @@
 #include "trainer/batch_tensors.h"
 #include "trainer/evaluate/sample_grid.h"
 #include "trainer/evaluate/validation.h"
+#include "trainer/model_agreement.h"
 #include "trainer/optim/parameter_groups.h"
 #include "trainer/precision.h"
 #include "trainer/torch_api.h"
@@ -18,8 +19,16 @@ namespace trireme {
 namespace {
 using Clock = std::chrono::steady_clock;
 
-double seconds_between(Clock::time_point begin, Clock::time_point end) {
-  return std::chrono::duration<double>(end - begin).count();
+ScalarType wire_of(Precision precision) {
+  switch (precision) {
+    case Precision::kBf16:
+      return ScalarType::kBFloat16;
+    case Precision::kFp16:
+      return ScalarType::kFloat16;
+    case Precision::kFp32:
+      break;
+  }
+  return ScalarType::kFloat32;
 }
 
 Backend backend_of(const std::string& name) {
@@ -40,10 +49,12 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
     plan_ = plan_run(config_, mpi_.rank(), mpi_.world_size(), session_.num_training());
     scaled_ = scale_learning_rate(config_.optim, plan_.global_batch);
   });
-  comm_ = make_communicator(mpi_, {.backend = backend_of(config_.parallel.backend),
-                                   .device = cuda_index(session_.device),
-                                   .compute_stream = compute_stream_of(session_.device),
-                                   .trace = {&tracer_, tracer_.track("communication")}});
+  comm_ = options_.make_communicator
+              ? options_.make_communicator()
+              : make_communicator(mpi_, {.backend = backend_of(config_.parallel.backend),
+                                         .device = cuda_index(session_.device),
+                                         .compute_stream = compute_stream_of(session_.device),
+                                         .trace = {&tracer_, tracer_.track("communication")}});
   using Order = GlobalBatchSampler::Options::Order;
   sampler_ = std::make_unique<GlobalBatchSampler>(
       session_.dataset->classes(), *session_.split,
@@ -65,7 +76,7 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
                              .trace = {&tracer_, tracer_.track("loader")}});
   }
   first_step_ = state_.step;
-  if (mpi_.rank() == 0) {
+  if (mpi_.rank() == 0 && !options_.run_dir.empty()) {
     log_ =
         std::make_unique<StepLog>(StepLog::Options{.run_dir = options_.run_dir,
                                                    .keep_bytes = state_.metrics_size_bytes,
@@ -109,149 +120,50 @@ void Trainer::measure_and_allocate() {
   NamedParameters trainable;
   std::vector<size_t> order;
   std::vector<int64_t> sizes;
+  mpi_.run_on_all_ranks([&] { trainable = trainable_parameters(); });
+  agree_on_model(mpi_, trainable);
   mpi_.run_on_all_ranks([&] {
-    trainable = trainable_parameters();
     auto batch =
         make_training_batch(*session_.dataset, session_.draw, 1, 0, sampler_->draws(1, 0, 1));
-    order = measure_gradient_order(trainable, [&] { micro_losses(batch).sum().backward(); });
+    const BatchTensors tensors = to_device(batch, session_.device);
+    order =
+        measure_gradient_order(trainable, [&] { micro_losses(batch, tensors).sum().backward(); });
     for (const auto& [name, tensor] : trainable) sizes.push_back(tensor.numel());
   });
-  mpi_.broadcast_bytes(std::as_writable_bytes(std::span(order)));
-  buckets_ = std::make_unique<GradientBuckets>(*comm_, trainable, plan_buckets(order, sizes, {}));
+  const BucketPlan bucket_plan = plan_buckets(order, sizes, {});
+  agree_on_buckets(mpi_, trainable, bucket_plan);
+  const bool is_sharded = config_.parallel.shard_optimizer;
+  using Memory = GradientBuckets::ParameterMemory;
+  buckets_ = std::make_unique<GradientBuckets>(
+      *comm_, trainable, bucket_plan, is_sharded ? Memory::kCommunicator : Memory::kPrivate);
   const bool is_tree = config_.parallel.shards > 0;
-  reducer_ = std::make_unique<GradientReducer>(
-      *comm_, *buckets_, is_tree ? GradientReducer::Mode::kTree : GradientReducer::Mode::kAllReduce,
-      is_tree ? static_cast<int>(plan_.pieces_per_rank) : 1);
+  using Reducer = GradientReducer;
+  reducer_ = std::make_unique<Reducer>(
+      *comm_, *buckets_,
+      Reducer::Options{
+          .mode = is_tree ? Reducer::Mode::kTree : Reducer::Mode::kSum,
+          .result = is_sharded ? Reducer::Result::kOwnSlice : Reducer::Result::kEverywhere,
+          .pieces_per_rank = is_tree ? static_cast<int>(plan_.pieces_per_rank) : 1,
+          .wire = wire_of(config_.parallel.reduce_precision)});
   for (const auto& bucket : buckets_->flat()) {
     const int64_t share = bucket.params.numel() / comm_->world_size();
-    ranges_.push_back(config_.parallel.shard_optimizer
-                          ? FlatRange{share * comm_->rank(), share * (comm_->rank() + 1)}
-                          : FlatRange{0, bucket.params.numel()});
+    slices_.push_back({share * comm_->rank(), share * (comm_->rank() + 1)});
+    ranges_.push_back(is_sharded ? slices_.back() : FlatRange{0, bucket.params.numel()});
   }
+  if (is_sharded) gather_ = std::make_unique<ParameterGather>(*comm_, *buckets_);
+  message_ = std::make_unique<StepMessage>(*comm_, session_.device, plan_.num_pieces);
+  upload_ = std::make_unique<BatchUpload>(session_.device);
+  scaler_ = std::make_unique<LossScaler>(config_.parallel.precision, session_.device);
   mpi_.run_on_all_ranks([&] {
     OptimOptions optim = config_.optim;
     optim.betas = scaled_.betas;
     optim.eps = scaled_.eps;
     assign_parameter_groups(optim, buckets_->flat());
     optimizer_ = make_optimizer(optim, buckets_->flat(), ranges_);
-    if (config_.ema.decay > 0) ema_ = std::make_unique<Ema>(config_.ema.decay, buckets_->flat());
-  });
-}
-
-at::Tensor Trainer::micro_losses(LatentBatch& batch) {
-  const BatchTensors tensors = to_device(batch, session_.device);
-  const NoisedBatch noised = add_noise(*session_.schedule, config_.objective, tensors.latents,
-                                       tensors.noise, batch.timesteps, batch.uniforms);
-  at::Tensor prediction;  // (N, C, H, W)
-  {
-    const AutocastScope autocast(config_.parallel.precision, session_.device);
-    prediction = session_.model->forward(
-        noised.latents, noised.model_times, tensors.condition,
-        DropoutKey{
-            .seed = config_.run.seed, .step = batch.step, .first_position = batch.first_position});
-  }
-  return sample_losses(prediction, noised);
-}
-
-// A rank whose data is bad says so before any rank starts the step's collectives.
-void Trainer::fetch_batches() {
-  mpi_.run_on_all_ranks([&] {
-    batches_.clear();
-    const int64_t count = plan_.pieces_per_rank * plan_.micros_per_piece;
-    for (int64_t i = 0; i < count; ++i) batches_.push_back(loader_->next());
-  });
-}
-
-// Each entry is one rank's number plus zeros, so the sum is exact; the last one counts stop
-// requests.
-void Trainer::agree_on_losses(std::vector<double>& piece_losses) {
-  piece_losses.push_back(stop_signal_.requested() ? 1.0 : 0.0);
-  mpi_.all_reduce_sum(piece_losses);
-  stop_agreed_ = piece_losses.back() > 0.0;
-  piece_losses.pop_back();
-}
-
-StepResult Trainer::run_step() {
-  const int64_t step = state_.step + 1;
-  const double data_before = loader_->wait_seconds();
-  const auto begin = Clock::now();
-  fetch_batches();
-  const double data_seconds = loader_->wait_seconds() - data_before;
-  const auto data_end = begin + std::chrono::duration_cast<Clock::duration>(
-                                    std::chrono::duration<double>(data_seconds));
-  clock_.add(Phase::kData, begin, data_end);
-  clock_.add(Phase::kWaiting, data_end, Clock::now());
-  reducer_->begin_step();
-  std::vector<double> piece_losses(static_cast<size_t>(plan_.num_pieces), 0.0);
-  auto batch = batches_.begin();
-  for (int64_t piece = 0; piece < plan_.pieces_per_rank; ++piece) {
-    reducer_->begin_piece();
-    at::Tensor piece_loss = torch::zeros({}, torch::dtype(torch::kDouble).device(session_.device));
-    for (int64_t micro = 0; micro < plan_.micros_per_piece; ++micro, ++batch) {
-      at::Tensor losses;  // (N)
-      {
-        const auto span = clock_.measure(Phase::kForward);
-        losses = micro_losses(*batch);
-      }
-      const auto span = clock_.measure(Phase::kBackward);
-      if (micro + 1 == plan_.micros_per_piece)
-        reducer_->arm();  // Its gradients complete the piece.
-      (losses.sum() / static_cast<double>(plan_.global_batch)).backward();
-      piece_loss += losses.detach().sum(at::kDouble);
+    if (config_.ema.decay > 0) {
+      ema_ = std::make_unique<Ema>(config_.ema.decay, buckets_->flat(), ranges_);
     }
-    const auto span = clock_.measure(Phase::kBackward);  // Reading the loss waits for the device.
-    piece_losses[static_cast<size_t>(mpi_.rank() * plan_.pieces_per_rank + piece)] =
-        piece_loss.item<double>();
-  }
-  {
-    const auto span = clock_.measure(Phase::kCommunication);
-    reducer_->wait();  // Gradients are now those of the mean loss over the global batch.
-  }
-  {
-    const auto span = clock_.measure(Phase::kWaiting);
-    agree_on_losses(piece_losses);
-  }
-  double loss = 0.0;
-  for (const double value : piece_losses) loss += value / static_cast<double>(plan_.global_batch);
-
-  const auto update_begin = Clock::now();
-  const double grad_norm = std::sqrt(sum_of_squares(buckets_->flat()).item<double>());
-  if (!std::isfinite(loss) ||
-      !std::isfinite(grad_norm)) {  // Reduced values: all ranks throw together.
-    throw DivergedError(
-        "training diverged at step " + std::to_string(step) + ": loss " + std::to_string(loss) +
-        ", gradient norm " + std::to_string(grad_norm) +
-        ", from finite data. The weights of the last checkpoint are untouched; lower optim.lr, "
-        "set optim.max_grad_norm, or lengthen lr_schedule.warmup_steps.");
-  }
-  const double max_norm = config_.optim.max_grad_norm;
-  const double scale = max_norm > 0 ? std::min(1.0, max_norm / (grad_norm + 1e-6)) : 1.0;
-  const double lr = learning_rate(config_.lr_schedule, scaled_.lr, step, plan_.steps);
-  const torch::NoGradGuard no_grad;
-  optimizer_->step(step, lr,
-                   torch::full({}, scale, torch::dtype(torch::kFloat32).device(session_.device)));
-  if (config_.parallel.shard_optimizer) gather_parameters();
-  if (ema_) ema_->update(step);
-  clock_.add(Phase::kOptimizer, update_begin, Clock::now());
-  state_.step = step;
-  state_.samples = step * plan_.global_batch;
-  return {.step = step,
-          .loss = loss,
-          .grad_norm = grad_norm,
-          .lr = lr,
-          .data_seconds = data_seconds,
-          .comm_exposed_seconds = reducer_->exposed_seconds()};
-}
-
-void Trainer::gather_parameters() {
-  std::vector<std::unique_ptr<Work>> works;
-  for (size_t b = 0; b < ranges_.size(); ++b) {
-    auto& params = buckets_->flat()[b].params;
-    const auto [first, last] = ranges_[b];
-    works.push_back(
-        comm_->all_gather(view_of(params.narrow(0, first, last - first)), view_of(params)));
-  }
-  for (const auto& work : works) work->wait();
+  });
 }
 
 ExitCode Trainer::run() {
@@ -267,21 +179,18 @@ ExitCode Trainer::run() {
 
 ExitCode Trainer::train() {
   if (state_.step == 0 && !options_.resume) evaluate();
-  auto last_end = Clock::now();
+  last_end_ = Clock::now();
+  const size_t may_lag = cuda_index(session_.device) >= 0 ? 1 : 0;
   const auto& early = config_.early_stopping;
   while (state_.step < plan_.steps) {
     follow_trace();
-    StepResult result = run_step();
-    const auto end = Clock::now();
-    result.step_seconds = seconds_between(last_end, end);
-    if (log_) log_->step(result);
+    launch_step();
+    while (in_flight_.size() > (is_something_due() || stop_agreed_ ? 0 : may_lag)) record_step();
     const bool is_last = state_.step == plan_.steps;
     if (is_evaluation_due()) evaluate();
     const bool stops_early =
         early.patience > 0 && state_.evaluations_without_improvement >= early.patience;
-    const int64_t every = config_.checkpoint.every_steps;
-    if (is_last || stop_agreed_ || stops_early || (every > 0 && state_.step % every == 0))
-      save_checkpoint();
+    if (is_last || stop_agreed_ || stops_early || is_checkpoint_due()) save_checkpoint();
     if (stop_agreed_ && !is_last) {
       log::info("stopped after step " + std::to_string(state_.step) + " with a checkpoint" +
                 (stop_signal_.requested() ? std::string(" (") + stop_signal_.name() + ")"
@@ -295,9 +204,27 @@ ExitCode Trainer::train() {
                 " evaluations: stopped early");
       return ExitCode::kDone;
     }
-    last_end = Clock::now();
+    if (is_something_due()) last_end_ = Clock::now();
   }
   return ExitCode::kDone;
+}
+
+void Trainer::record_step() {
+  StepResult result = read_step();
+  const auto end = Clock::now();
+  result.step_seconds = std::chrono::duration<double>(end - last_end_).count();
+  last_end_ = end;
+  if (log_) log_->step(result);
+}
+
+// Whether the step just launched is followed by what needs its numbers.
+bool Trainer::is_something_due() const {
+  return state_.step == plan_.steps || is_evaluation_due() || is_checkpoint_due();
+}
+
+bool Trainer::is_checkpoint_due() const {
+  const int64_t every = config_.checkpoint.every_steps;
+  return every > 0 && state_.step % every == 0;
 }
 
 bool Trainer::is_evaluation_due() const {
@@ -307,15 +234,16 @@ bool Trainer::is_evaluation_due() const {
 
 void Trainer::evaluate() {
   if (config_.eval.every_steps == 0) return;
+  wait_for_parameters();
   const auto span = clock_.measure(Phase::kEvaluation);
   if (log_) log_->activity("step " + std::to_string(state_.step) + ": evaluating");
   if (session_.num_validation() > 0) {
     const ValidationResult raw = evaluate_validation(mpi_, session_);
     std::optional<ValidationResult> averaged;
     if (ema_) {
-      ema_->swap();
+      exchange_average();
       averaged = evaluate_validation(mpi_, session_);
-      ema_->swap();
+      exchange_average();
     }
     note_for_early_stopping(
         config_.early_stopping.metric == "val_loss_ema" && averaged ? averaged->loss : raw.loss);
@@ -326,12 +254,12 @@ void Trainer::evaluate() {
 
 void Trainer::sample() {
   if (config_.sample.count == 0) return;
-  if (ema_) ema_->swap();
+  if (ema_) exchange_average();
   char name[32];
   std::snprintf(name, sizeof name, "step-%08lld.png", static_cast<long long>(state_.step));
   write_sample_grid(mpi_, session_, options_.run_dir / "samples" / name);
   if (log_) log_->picture(state_.step, "samples", options_.run_dir / "samples" / name);
-  if (ema_) ema_->swap();
+  if (ema_) exchange_average();
 }
 
 void Trainer::note_for_early_stopping(double metric) {

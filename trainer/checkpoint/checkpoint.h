@@ -18,6 +18,12 @@ struct CheckpointState {
   double best_metric = 0.0;         // Early stopping's memory; meaningless when evaluations is 0.
   int64_t evaluations = 0;
   int64_t evaluations_without_improvement = 0;
+  // Smoothed gradient-noise statistics (trainer/noise_scale.h), and fp16's loss scale.
+  double noise_scale_signal = 0.0;
+  double noise_scale_noise = 0.0;
+  double noise_scale_weight = 0.0;
+  double loss_scale = 65536.0;
+  int64_t loss_scale_good_steps = 0;
 };
 
 struct CheckpointContent {

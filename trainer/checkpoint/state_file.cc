@@ -22,6 +22,13 @@ int64_t read_count(const Json& json, const char* key, const std::filesystem::pat
   }
   return json[key].get<int64_t>();
 }
+
+// Statistics that a checkpoint of an earlier version lacks begin anew.
+double read_number(const Json& json, const char* table, const char* key, double otherwise) {
+  if (!json.contains(table) || !json[table].is_object()) return otherwise;
+  const Json& values = json[table];
+  return values.contains(key) && values[key].is_number() ? values[key].get<double>() : otherwise;
+}
 }  // namespace
 
 std::string state_json(const CheckpointState& state) {
@@ -31,6 +38,10 @@ std::string state_json(const CheckpointState& state) {
                {"evaluations", state.evaluations},
                {"evaluations_without_improvement", state.evaluations_without_improvement}};
   json["best_metric"] = std::isfinite(state.best_metric) ? Json(state.best_metric) : Json(nullptr);
+  json["noise_scale"] = {{"signal", state.noise_scale_signal},
+                         {"noise", state.noise_scale_noise},
+                         {"weight", state.noise_scale_weight}};
+  json["loss_scale"] = {{"scale", state.loss_scale}, {"good_steps", state.loss_scale_good_steps}};
   return json.dump(2) + "\n";
 }
 
@@ -50,6 +61,12 @@ CheckpointState read_state(const std::filesystem::path& folder) {
   const bool has_best = json.contains("best_metric") && json["best_metric"].is_number();
   state.best_metric =
       has_best ? json["best_metric"].get<double>() : std::numeric_limits<double>::quiet_NaN();
+  state.noise_scale_signal = read_number(json, "noise_scale", "signal", 0.0);
+  state.noise_scale_noise = read_number(json, "noise_scale", "noise", 0.0);
+  state.noise_scale_weight = read_number(json, "noise_scale", "weight", 0.0);
+  state.loss_scale = read_number(json, "loss_scale", "scale", state.loss_scale);
+  state.loss_scale_good_steps =
+      static_cast<int64_t>(read_number(json, "loss_scale", "good_steps", 0.0));
   state.config_toml = read_text_file(folder / "config.toml", "checkpoint configuration");
   return state;
 }

@@ -5,9 +5,8 @@
 #include <numbers>
 #include <string>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -82,11 +81,14 @@ void validate(const NoiseOptions& options) {
   }
 }
 
+// Through page-locked memory: the host need not wait for the device.
+at::Tensor send(const at::Tensor& host, const at::Device& device) {
+  return device.is_cpu() ? host : host.pin_memory().to(device, /*non_blocking=*/true);
+}
+
 // One factor a sample, shaped to multiply (N, C, H, W).
 at::Tensor factors(const std::vector<double>& values, const at::Tensor& like) {
-  return torch::tensor(values, torch::kDouble)
-      .to(torch::kFloat)
-      .to(like.device())
+  return send(torch::tensor(values, torch::kDouble).to(torch::kFloat), like.device())
       .view({-1, 1, 1, 1});
 }
 
@@ -160,7 +162,7 @@ NoisedBatch add_noise(const NoiseSchedule& schedule, const ObjectiveOptions& obj
   const at::Tensor noise_factor = factors(spread, latents);
   NoisedBatch batch;
   batch.latents = signal_factor * latents + noise_factor * noise;  // (N, C, H, W)
-  batch.model_times = torch::tensor(timesteps, torch::kLong).to(latents.device());
+  batch.model_times = send(torch::tensor(timesteps, torch::kLong), latents.device());
   switch (objective.prediction) {
     case Prediction::kEpsilon:
       batch.target = noise;

@@ -8,10 +8,10 @@
 #include <utility>
 #include <vector>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
+#include "trainer/models/recompute.h"
 #include "trainer/models/unet_blocks.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -54,6 +54,7 @@ class UNet : public DiffusionModel {
     for (auto& parameter : parameters_)
       parameter.tensor.set_data(parameter.tensor.to(at::Device(device)));
   }
+  void use_activation_checkpointing() override { recomputes_ = true; }
 
  private:
   UNet(UNetConfig config, std::string config_json, std::vector<NamedParameter>& parameters,
@@ -62,6 +63,8 @@ class UNet : public DiffusionModel {
   at::Tensor embed(const at::Tensor& timesteps, const Condition& condition) const;  // (N, E)
   at::Tensor embed_class(const at::Tensor& labels) const;
   at::Tensor embed_added(const Condition& condition) const;
+  at::Tensor run_blocks(at::Tensor x, const UNetPass& pass) const;
+  at::Tensor run_blocks_recomputed(at::Tensor x, const UNetPass& pass) const;
 
   UNetConfig config_;
   std::string config_json_;
@@ -76,6 +79,7 @@ class UNet : public DiffusionModel {
   std::optional<MiddleBlock> mid_block_;
   std::optional<GroupNorm> conv_norm_out_;
   std::optional<Conv2d> conv_out_;
+  bool recomputes_ = false;
 };
 
 UNet::UNet(UNetConfig config, std::string config_json, std::vector<NamedParameter>& parameters,
@@ -182,6 +186,58 @@ at::Tensor UNet::embed(const at::Tensor& timesteps, const Condition& condition) 
   return activate(config_.time_embedding_act_fn, embedding);
 }
 
+at::Tensor UNet::run_blocks(at::Tensor x, const UNetPass& pass) const {
+  std::vector<at::Tensor> skips = {x};
+  for (const auto& block : down_blocks_) x = block(x, pass, skips);
+  if (mid_block_) x = (*mid_block_)(x, pass);
+  for (const auto& block : up_blocks_) x = block(x, pass, skips);
+  return x;
+}
+
+// The same, block by block without keeping what is inside.
+at::Tensor UNet::run_blocks_recomputed(at::Tensor x, const UNetPass& pass) const {
+  using Tensors = std::vector<at::Tensor>;
+  const auto pass_of = [key = pass.dropout_key](const Tensors& inputs) {
+    return UNetPass{.embedding = inputs[0], .text = inputs[1], .dropout_key = key};
+  };
+  Tensors skips = {x};
+  for (const auto& block : down_blocks_) {
+    const Tensors added = recompute_in_backward(
+        [&block, pass_of](const Tensors& inputs) {
+          Tensors outputs;
+          (void)block(inputs[2], pass_of(inputs), outputs);
+          return outputs;  // The last one is what the block returns.
+        },
+        {pass.embedding, pass.text, x});
+    skips.insert(skips.end(), added.begin(), added.end());
+    x = skips.back();
+  }
+  if (mid_block_) {
+    x = recompute_in_backward(
+            [this, pass_of](const Tensors& inputs) {
+              return Tensors{(*mid_block_)(inputs[2], pass_of(inputs))};
+            },
+            {pass.embedding, pass.text, x})
+            .front();
+  }
+  for (const auto& block : up_blocks_) {
+    // The skips that the block takes, and the one below, whose size it grows to.
+    const auto taken = static_cast<std::ptrdiff_t>(block.num_skips());
+    const auto seen = std::min<std::ptrdiff_t>(taken + 1, std::ssize(skips));
+    Tensors inputs = {pass.embedding, pass.text, x};
+    inputs.insert(inputs.end(), skips.end() - seen, skips.end());
+    x = recompute_in_backward(
+            [&block, pass_of](const Tensors& given) {
+              Tensors rest(given.begin() + 3, given.end());
+              return Tensors{block(given[2], pass_of(given), rest)};
+            },
+            inputs)
+            .front();
+    skips.erase(skips.end() - taken, skips.end());
+  }
+  return x;
+}
+
 at::Tensor UNet::forward(const at::Tensor& latents, const at::Tensor& timesteps,
                          const Condition& condition, const std::optional<DropoutKey>& dropout_key) {
   check_inputs(latents, condition);
@@ -189,10 +245,7 @@ at::Tensor UNet::forward(const at::Tensor& latents, const at::Tensor& timesteps,
                       .text = condition.encoder_hidden_states,
                       .dropout_key = dropout_key};
   at::Tensor x = conv_in_(config_.input_range == InputRange::kCentered ? 2 * latents - 1 : latents);
-  std::vector<at::Tensor> skips = {x};
-  for (const auto& block : down_blocks_) x = block(x, pass, skips);
-  if (mid_block_) x = (*mid_block_)(x, pass);
-  for (const auto& block : up_blocks_) x = block(x, pass, skips);
+  x = recomputes_ ? run_blocks_recomputed(x, pass) : run_blocks(x, pass);
   return (*conv_out_)(activate(config_.act_fn, (*conv_norm_out_)(x)));  // (N, C_out, H, W)
 }
 }  // namespace

@@ -81,6 +81,7 @@ class UpBlock {
           Channels channels, Place place, BlockCounter& counter);
   [[nodiscard]] at::Tensor operator()(at::Tensor x, const UNetPass& pass,
                                       std::vector<at::Tensor>& skips) const;
+  [[nodiscard]] size_t num_skips() const noexcept { return resnets_.size(); }  // That it takes.
 
  private:
   std::vector<SpatialTransformer> attentions_;

@@ -45,7 +45,11 @@ class AdafactorOptimizer final : public Optimizer {
     const torch::NoGradGuard no_grad;
     for (auto& tensor : tensors_) {
       if (!tensor.is_held) continue;
-      update(tensor, static_cast<double>(step), lr * tensor.lr_multiplier, grad_scale);
+      std::vector<at::Tensor> changed = {tensor.params};
+      for (const auto& [slot, values] : tensor.moments) changed.push_back(values);
+      change_if_finite(grad_scale, changed, [&] {
+        update(tensor, static_cast<double>(step), lr * tensor.lr_multiplier, grad_scale);
+      });
     }
   }
 
@@ -75,13 +79,10 @@ class AdafactorOptimizer final : public Optimizer {
  private:
   static FactoredTensor make_tensor(const FlatBucket& bucket, const FlatSegment& segment,
                                     const FlatRange& range) {
-    const auto view = [&](const at::Tensor& flat) {
-      return flat.narrow(0, segment.offset, segment.num_elements).view(segment.shape);
-    };
     FactoredTensor tensor;
     tensor.name = segment.name;
-    tensor.params = view(bucket.params);
-    tensor.grads = view(bucket.grads);
+    tensor.params = segment_view(bucket.params, segment.offset, segment);
+    tensor.grads = segment_view(bucket.grads, segment.offset, segment);
     tensor.lr_multiplier = segment.lr_multiplier;
     tensor.is_held =
         segment.offset >= range.first && segment.offset + segment.num_elements <= range.last;

@@ -25,8 +25,15 @@ struct HostSlice {
 
 struct TensorSlice {
   at::Tensor params;
-  at::Tensor grads;  // Already scaled.
+  at::Tensor grads;
   std::array<at::Tensor, 2> state;
+  [[nodiscard]] std::vector<at::Tensor> changed() const {
+    std::vector<at::Tensor> tensors = {params};
+    for (const auto& values : state) {
+      if (values.defined()) tensors.push_back(values);
+    }
+    return tensors;
+  }
 };
 
 // What a group's elements are updated with in a step.
@@ -56,7 +63,9 @@ class ElementwiseOptimizer : public Optimizer {
     }
     prepare(step, rates);
     const bool on_host = path_ == ComputePath::kHostLoops;
-    const float scale = on_host ? grad_scale.item<float>() : 1.0F;
+    const float scale = on_host ? *grad_scale.const_data_ptr<float>() : 1.0F;
+    if (!std::isfinite(scale)) return;  // On a device it is looked at there.
+    if (!on_host) place_on_device(step, rates);
     for (size_t b = 0; b < buckets_.size(); ++b) {
       if (ranges_[b].first == ranges_[b].last) continue;
       if (on_host) {
@@ -74,11 +83,26 @@ class ElementwiseOptimizer : public Optimizer {
   // Before the updates of a step; one entry a group.
   virtual void prepare(int64_t step, const std::vector<GroupRates>& rates) = 0;
   virtual void update(const HostSlice& slice, size_t group, float scale) const = 0;
-  virtual void update(std::vector<TensorSlice>& slices, size_t group) const = 0;
+  // Changes nothing where grad_scale (0-d) is not finite.
+  virtual void update(const std::vector<TensorSlice>& slices, size_t group,
+                      const at::Tensor& grad_scale) const = 0;
 
   OptimOptions options_;
+  // With tensor operations: step and each group's learning rate lie on the device, so that nothing
+  // waits for it and a recorded graph of the update would stay right for later steps. 0-d, float32.
+  at::Tensor device_step_;
+  std::vector<at::Tensor> device_lrs_;
 
  private:
+  void place_on_device(int64_t step, const std::vector<GroupRates>& rates) {
+    if (buckets_.empty()) return;
+    const auto options = torch::dtype(torch::kFloat).device(buckets_.front().params.device());
+    if (!device_step_.defined()) device_step_ = torch::empty({}, options);
+    while (device_lrs_.size() < rates.size()) device_lrs_.push_back(torch::empty({}, options));
+    device_step_.fill_(static_cast<double>(step));
+    for (size_t group = 0; group < rates.size(); ++group) device_lrs_[group].fill_(rates[group].lr);
+  }
+
   void update_on_host(size_t bucket, float scale) {
     const auto [first, last] = ranges_[bucket];
     float* params = buckets_[bucket].params.data_ptr<float>();
@@ -104,14 +128,14 @@ class ElementwiseOptimizer : public Optimizer {
 
   void update_by_tensors(size_t bucket, const at::Tensor& grad_scale) {
     const auto [first, last] = ranges_[bucket];
-    const at::Tensor grads = buckets_[bucket].grads.narrow(0, first, last - first) * grad_scale;
+    const at::Tensor& grads = buckets_[bucket].grads;
     for (size_t group = 0; group < runs_.groups.size(); ++group) {
       std::vector<TensorSlice> slices;
       for (const SegmentRun& run : runs_.runs[bucket]) {
         if (run.group != group) continue;
         const int64_t count = run.last - run.first;
         TensorSlice slice{buckets_[bucket].params.narrow(0, run.first, count),
-                          grads.narrow(0, run.first - first, count),
+                          grads.narrow(0, run.first, count),
                           {}};
         for (int slot = 0; slot < state_.num_slots(); ++slot) {
           const auto index = static_cast<size_t>(slot);
@@ -119,7 +143,7 @@ class ElementwiseOptimizer : public Optimizer {
         }
         slices.push_back(std::move(slice));
       }
-      if (!slices.empty()) update(slices, group);
+      if (!slices.empty()) update(slices, group, grad_scale);
     }
   }
 
@@ -139,7 +163,6 @@ class AdamOptimizer final : public ElementwiseOptimizer {
 
  protected:
   void prepare(int64_t step, const std::vector<GroupRates>& rates) override {
-    step_ = step;
     rates_ = rates;
     const auto [beta1, beta2] = options_.betas;
     const auto s = static_cast<double>(step);
@@ -163,7 +186,8 @@ class AdamOptimizer final : public ElementwiseOptimizer {
     adam_update(factors_[group], scale, slice.num_elements, slice.params, slice.grads,
                 slice.state[0], slice.state[1]);
   }
-  void update(std::vector<TensorSlice>& slices, size_t group) const override {
+  void update(const std::vector<TensorSlice>& slices, size_t group,
+              const at::Tensor& grad_scale) const override {
     std::vector<at::Tensor> params;
     std::vector<at::Tensor> grads;
     std::vector<at::Tensor> exp_avg;
@@ -174,26 +198,27 @@ class AdamOptimizer final : public ElementwiseOptimizer {
       exp_avg.push_back(slice.state[0]);
       exp_avg_sq.push_back(slice.state[1]);
     }
-    const std::vector<at::Tensor> steps(
-        slices.size(), torch::full({}, static_cast<double>(step_),
-                                   torch::dtype(torch::kFloat).device(params.front().device())));
+    const std::vector<at::Tensor> steps(slices.size(), device_step_);
+    const at::Tensor& device_lr = device_lrs_[group];
+    // These kernels divide by their scale.
+    const at::Tensor divisor = grad_scale.reciprocal();
+    const at::Tensor is_bad = grad_scale.isfinite().logical_not().to(torch::kFloat);
     const double eps = std::max(options_.eps, static_cast<double>(FLT_MIN));
-    const auto [lr, weight_decay] = rates_[group];
+    const double weight_decay = rates_[group].weight_decay;
     if (options_.name == OptimizerName::kAdamW) {
-      at::_fused_adamw_(params, grads, exp_avg, exp_avg_sq, {}, steps, lr, options_.betas[0],
-                        options_.betas[1], weight_decay, eps, /*amsgrad=*/false,
-                        /*maximize=*/false);
+      at::_fused_adamw_(params, grads, exp_avg, exp_avg_sq, {}, steps, device_lr, options_.betas[0],
+                        options_.betas[1], weight_decay, eps,
+                        /*amsgrad=*/false, /*maximize=*/false, divisor, is_bad);
     } else {
-      at::_fused_adam_(params, grads, exp_avg, exp_avg_sq, {}, steps, lr, options_.betas[0],
+      at::_fused_adam_(params, grads, exp_avg, exp_avg_sq, {}, steps, device_lr, options_.betas[0],
                        options_.betas[1], weight_decay, eps, /*amsgrad=*/false,
-                       /*maximize=*/false);
+                       /*maximize=*/false, divisor, is_bad);
     }
   }
 
  private:
   std::vector<AdamFactors> factors_;  // By group.
   std::vector<GroupRates> rates_;
-  int64_t step_ = 0;
 };
 
 // torch.optim.SGD: momentum without dampening, weight decay added to the gradient.
@@ -227,17 +252,21 @@ class SgdOptimizer final : public ElementwiseOptimizer {
                  slice.state[0]);
     }
   }
-  void update(std::vector<TensorSlice>& slices, size_t group) const override {
+  void update(const std::vector<TensorSlice>& slices, size_t group,
+              const at::Tensor& grad_scale) const override {
     const auto [lr, weight_decay] = rates_[group];
-    for (auto& slice : slices) {
-      slice.grads.add_(slice.params, weight_decay);
-      at::Tensor direction = slice.grads;
-      if (slice.state[0].defined()) {
-        slice.state[0].mul_(options_.momentum).add_(slice.grads);
-        direction =
-            options_.nesterov ? slice.grads.add(slice.state[0], options_.momentum) : slice.state[0];
-      }
-      slice.params.sub_(direction, lr);
+    for (const auto& slice : slices) {
+      change_if_finite(grad_scale, slice.changed(), [&, lr = lr, decay = weight_decay] {
+        at::Tensor params = slice.params;
+        at::Tensor buffer = slice.state[0];
+        const at::Tensor grads = (slice.grads * grad_scale).add_(params, decay);
+        if (!buffer.defined()) {
+          params.sub_(grads, lr);
+          return;
+        }
+        buffer.mul_(options_.momentum).add_(grads);
+        params.sub_(options_.nesterov ? grads.add(buffer, options_.momentum) : buffer, lr);
+      });
     }
   }
 
@@ -271,13 +300,21 @@ class LionOptimizer final : public ElementwiseOptimizer {
     lion_update(factors_[group], scale, slice.num_elements, slice.params, slice.grads,
                 slice.state[0]);
   }
-  void update(std::vector<TensorSlice>& slices, size_t group) const override {
+  void update(const std::vector<TensorSlice>& slices, size_t group,
+              const at::Tensor& grad_scale) const override {
     const auto [beta1, beta2] = options_.betas;
     const auto [lr, weight_decay] = rates_[group];
-    for (auto& slice : slices) {
-      const at::Tensor direction = (slice.state[0] * beta1).add_(slice.grads, 1 - beta1).sign_();
-      slice.state[0].mul_(beta2).add_(slice.grads, 1 - beta2);
-      slice.params.mul_(1 - lr * weight_decay).sub_(direction, lr);
+    for (const auto& slice : slices) {
+      change_if_finite(grad_scale, slice.changed(),
+                       [&, beta1 = beta1, beta2 = beta2, lr = lr, decay = weight_decay] {
+                         at::Tensor params = slice.params;
+                         at::Tensor average = slice.state[0];
+                         const at::Tensor grads = slice.grads * grad_scale;
+                         const at::Tensor direction =
+                             (average * beta1).add_(grads, 1 - beta1).sign_();
+                         average.mul_(beta2).add_(grads, 1 - beta2);
+                         params.mul_(1 - lr * decay).sub_(direction, lr);
+                       });
     }
   }
 

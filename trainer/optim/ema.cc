@@ -1,34 +1,46 @@
 #include <algorithm>
 #include <string>
-
-#include "trainer/torch_api.h"
+#include <utility>
 
 #include "core/error.h"
 #include "trainer/optim/elementwise_kernels.h"
 #include "trainer/optim/flat_state.h"
 #include "trainer/optim/optimizer.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
 constexpr int64_t kGrain = int64_t{1} << 16;
 }
 
-Ema::Ema(double decay, std::vector<FlatBucket>& buckets) : decay_(decay), buckets_(buckets) {
+Ema::Ema(double decay, std::vector<FlatBucket>& buckets, std::vector<FlatRange> ranges)
+    : decay_(decay), buckets_(buckets), ranges_(std::move(ranges)) {
   const torch::NoGradGuard no_grad;
-  for (const auto& bucket : buckets_) averages_.push_back(bucket.params.detach().clone());
+  if (ranges_.empty()) {
+    for (const auto& bucket : buckets_) ranges_.push_back({0, bucket.params.numel()});
+  }
+  averages_ =
+      std::make_unique<internal::FlatState>(buckets_, ranges_, std::vector<std::string>{""});
+  for (size_t b = 0; b < buckets_.size(); ++b) {
+    at::Tensor average = averages_->values(0, b);
+    average.copy_(buckets_[b].params.narrow(0, ranges_[b].first, average.numel()));
+  }
 }
+
+Ema::~Ema() = default;
 
 void Ema::update(int64_t step) {
   const torch::NoGradGuard no_grad;
   const auto s = static_cast<double>(step);
   const double decay = std::min(decay_, (1 + s) / (10 + s));
   for (size_t b = 0; b < buckets_.size(); ++b) {
-    const at::Tensor& params = buckets_[b].params;
+    at::Tensor average = averages_->values(0, b);
+    const at::Tensor params = buckets_[b].params.narrow(0, ranges_[b].first, average.numel());
     if (!params.is_cpu()) {
-      averages_[b].mul_(decay).add_(params, 1 - decay);
+      average.mul_(decay).add_(params, 1 - decay);
       continue;
     }
-    float* averages = averages_[b].data_ptr<float>();
+    float* averages = average.data_ptr<float>();
     const float* values = params.const_data_ptr<float>();
     at::parallel_for(0, params.numel(), kGrain, [&](int64_t begin, int64_t end) {
       internal::average_update(static_cast<float>(decay), static_cast<float>(1 - decay),
@@ -37,32 +49,18 @@ void Ema::update(int64_t step) {
   }
 }
 
-NamedTensors Ema::tensors() const {
-  NamedTensors named;
-  for (size_t b = 0; b < buckets_.size(); ++b) {
-    for (const auto& segment : buckets_[b].segments) {
-      named.emplace_back(
-          segment.name,
-          averages_[b].narrow(0, segment.offset, segment.num_elements).view(segment.shape));
-    }
-  }
-  return named;
-}
+NamedTensors Ema::tensors() const { return averages_->tensors(); }
 
-void Ema::load(const SafetensorsReader& reader) {
-  const torch::NoGradGuard no_grad;
-  for (auto& [name, average] : tensors()) {
-    at::Tensor target = average;
-    target.copy_(internal::read_state(reader, name, target.sizes().vec()));
-  }
-}
+void Ema::load(const SafetensorsReader& reader) { averages_->load(reader); }
 
 void Ema::swap() {
   const torch::NoGradGuard no_grad;
   for (size_t b = 0; b < buckets_.size(); ++b) {
-    const at::Tensor params = buckets_[b].params.detach().clone();
-    buckets_[b].params.copy_(averages_[b]);
-    averages_[b].copy_(params);
+    at::Tensor average = averages_->values(0, b);
+    at::Tensor values = buckets_[b].params.narrow(0, ranges_[b].first, average.numel());
+    const at::Tensor params = values.detach().clone();
+    values.copy_(average);
+    average.copy_(params);
   }
 }
 }  // namespace trireme

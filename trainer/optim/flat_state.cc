@@ -1,11 +1,11 @@
 #include "trainer/optim/flat_state.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
+#include "trainer/torch_api.h"
 
 namespace trireme::internal {
 namespace {
@@ -18,6 +18,10 @@ FlatRange overlap(const FlatSegment& segment, const FlatRange& range) {
 
 bool is_whole(const FlatSegment& segment, const FlatRange& held) {
   return held.last - held.first == segment.num_elements;
+}
+
+std::string key_of(const std::string& slot, const FlatSegment& segment) {
+  return slot.empty() ? segment.name : slot + "/" + segment.name;
 }
 
 std::string describe_shape(at::IntArrayRef shape) {
@@ -39,6 +43,22 @@ void require_whole_tensors(const std::vector<FlatBucket>& buckets,
                        "' between ranks. Set parallel.shard_optimizer = false, or choose adamw, "
                        "adam, sgd or lion.");
     }
+  }
+}
+
+void change_if_finite(const at::Tensor& grad_scale, const std::vector<at::Tensor>& tensors,
+                      const std::function<void()>& change) {
+  if (grad_scale.is_cpu()) {
+    if (std::isfinite(*grad_scale.const_data_ptr<float>())) change();
+    return;
+  }
+  std::vector<at::Tensor> before;
+  for (const auto& tensor : tensors) before.push_back(tensor.clone());
+  change();
+  const at::Tensor is_finite = grad_scale.isfinite();
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    at::Tensor tensor = tensors[i];
+    tensor.copy_(torch::where(is_finite, tensor, before[i]));
   }
 }
 
@@ -72,9 +92,7 @@ FlatState::FlatState(const std::vector<FlatBucket>& buckets, const std::vector<F
 }
 
 at::Tensor FlatState::segment(size_t slot, size_t bucket, const FlatSegment& segment) const {
-  return values_[slot][bucket]
-      .narrow(0, segment.offset - ranges_[bucket].first, segment.num_elements)
-      .view(segment.shape);
+  return segment_view(values_[slot][bucket], segment.offset - ranges_[bucket].first, segment);
 }
 
 NamedTensors FlatState::tensors() const {
@@ -94,9 +112,9 @@ NamedTensors FlatState::tensors() const {
             whole.narrow(0, held.first - part.offset, count)
                 .copy_(values_[slot][b].narrow(0, held.first - ranges_[b].first, count));
           }
-          whole = whole.view(part.shape);
+          whole = segment_view(whole, 0, part);
         }
-        named.emplace_back(slots_[slot] + "/" + part.name, whole);
+        named.emplace_back(key_of(slots_[slot], part), whole);
       }
     }
   }
@@ -108,13 +126,13 @@ void FlatState::load(const SafetensorsReader& reader) {
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
     for (size_t b = 0; b < buckets_.size(); ++b) {
       for (const auto& part : buckets_[b].segments) {
-        const at::Tensor stored = read_state(reader, slots_[slot] + "/" + part.name, part.shape);
+        const at::Tensor stored = read_state(reader, key_of(slots_[slot], part), part.shape);
         const FlatRange held = overlap(part, ranges_[b]);
         const int64_t count = held.last - held.first;
         if (count == 0) continue;
         values_[slot][b]
             .narrow(0, held.first - ranges_[b].first, count)
-            .copy_(stored.view({-1}).narrow(0, held.first - part.offset, count));
+            .copy_(in_memory_order(stored, part).narrow(0, held.first - part.offset, count));
       }
     }
   }

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -19,10 +20,17 @@ void require_whole_tensors(const std::vector<FlatBucket>& buckets,
 [[nodiscard]] at::Tensor read_state(const SafetensorsReader& reader, const std::string& name,
                                     const std::vector<int64_t>& shape);
 
+// Runs `change`, which may change `tensors` and nothing else, where `grad_scale` is finite; else
+// leaves them as they are. On a device the host does not wait for that: the change is made, and
+// taken back there.
+void change_if_finite(const at::Tensor& grad_scale, const std::vector<at::Tensor>& tensors,
+                      const std::function<void()>& change);
+
 // Optimizer state that has one float a parameter in each of a few slots ("exp_avg"): zero at first,
 // held for the ranges only. `buckets` outlive it. Local.
 class FlatState {
  public:
+  // A slot's name precedes the parameters' names ("exp_avg/NAME"); an empty one leaves them alone.
   FlatState(const std::vector<FlatBucket>& buckets, const std::vector<FlatRange>& ranges,
             std::vector<std::string> slots);
 

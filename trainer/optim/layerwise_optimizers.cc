@@ -34,16 +34,21 @@ class LayerwiseOptimizer : public Optimizer {
                              segment.offset + segment.num_elements <= ranges_[b].last;
         if (!is_held) continue;
         const auto view = [&](const at::Tensor& flat) {
-          return flat.narrow(0, segment.offset, segment.num_elements).view(segment.shape);
+          return segment_view(flat, segment.offset, segment);
         };
+        const at::Tensor params = view(buckets_[b].params);
+        std::vector<at::Tensor> changed = {params};
         std::vector<at::Tensor> state;
         for (int slot = 0; slot < state_.num_slots(); ++slot) {
           state.push_back(state_.segment(static_cast<size_t>(slot), b, segment));
+          changed.push_back(state.back());
         }
-        update({.step = step,
-                .lr = lr * segment.lr_multiplier,
-                .weight_decay = options_.weight_decay * segment.decay_multiplier},
-               view(buckets_[b].params), view(buckets_[b].grads) * grad_scale, state);
+        change_if_finite(grad_scale, changed, [&] {
+          update({.step = step,
+                  .lr = lr * segment.lr_multiplier,
+                  .weight_decay = options_.weight_decay * segment.decay_multiplier},
+                 params, view(buckets_[b].grads) * grad_scale, state);
+        });
       }
     }
   }

@@ -3,10 +3,9 @@
 #include <string>
 #include <utility>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "trainer/optim/optimizer_kinds.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -34,6 +33,18 @@ std::vector<FlatRange> complete_ranges(const std::vector<FlatBucket>& buckets,
   return ranges;
 }
 }  // namespace
+
+at::Tensor segment_view(const at::Tensor& flat, int64_t offset, const FlatSegment& segment) {
+  const at::Tensor part = flat.narrow(0, offset, segment.num_elements);
+  return segment.strides.empty() ? part.view(segment.shape)
+                                 : part.as_strided(segment.shape, segment.strides);
+}
+
+at::Tensor in_memory_order(const at::Tensor& tensor, const FlatSegment& segment) {
+  if (segment.strides.empty()) return tensor.contiguous().view({-1});
+  at::Tensor ordered = at::empty_strided(segment.shape, segment.strides, tensor.options());
+  return ordered.copy_(tensor).as_strided({segment.num_elements}, {1});
+}
 
 std::unique_ptr<Optimizer> make_optimizer(const OptimOptions& options,
                                           std::vector<FlatBucket>& buckets,

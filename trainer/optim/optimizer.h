@@ -11,6 +11,10 @@
 
 namespace trireme {
 
+namespace internal {
+class FlatState;
+}
+
 // A parameter's place in a flat buffer.
 struct FlatSegment {
   std::string name;  // diffusers' name
@@ -19,7 +23,15 @@ struct FlatSegment {
   int64_t num_elements = 0;
   double lr_multiplier = 1.0;     // Times the learning rate, and so times decoupled decay.
   double decay_multiplier = 1.0;  // Times optim.weight_decay.
+  // Of the parameter's dense memory order; empty: contiguous. Weights in channels_last differ.
+  std::vector<int64_t> strides;
 };
+// The segment's elements in `flat`, a buffer in which they start at `offset`, in the parameter's
+// shape and memory order. A view.
+[[nodiscard]] at::Tensor segment_view(const at::Tensor& flat, int64_t offset,
+                                      const FlatSegment& segment);
+// A tensor of the segment's shape as its elements lie in a buffer. (num_elements); may be a copy.
+[[nodiscard]] at::Tensor in_memory_order(const at::Tensor& tensor, const FlatSegment& segment);
 
 // One flat bucket: parameters, gradients and where each tensor lies. Padding between segments is
 // zero.
@@ -41,8 +53,8 @@ class Optimizer {
  public:
   virtual ~Optimizer() = default;
   // One update of every range from the buckets' gradients, each multiplied by `grad_scale` (0-d,
-  // float32, on the parameters' device: clipping without a host synchronisation). step counts
-  // from 1.
+  // float32, on the parameters' device: clipping without a host synchronisation). Where grad_scale
+  // is not finite nothing changes, neither parameters nor state. step counts from 1.
   virtual void step(int64_t step, double lr, const at::Tensor& grad_scale) = 0;
 
   // State by parameter, "exp_avg/NAME", whole tensors in the parameter's shape, independent of
@@ -63,12 +75,15 @@ class Optimizer {
                                                         std::vector<FlatBucket>& buckets,
                                                         std::vector<FlatRange> ranges = {});
 
-// Exponential moving average of the parameters (docs/config.md, [ema]); starts as a copy.
+// Exponential moving average of the parameters (docs/config.md, [ema]) of the ranges; starts as a
+// copy. `ranges` as in make_optimizer().
 class Ema {
  public:
-  Ema(double decay, std::vector<FlatBucket>& buckets);
+  Ema(double decay, std::vector<FlatBucket>& buckets, std::vector<FlatRange> ranges = {});
+  ~Ema();
   void update(int64_t step);  // After update `step` (from 1): d = min(decay, (1 + s) / (10 + s)).
-  [[nodiscard]] NamedTensors tensors() const;  // By parameter name, views.
+  // By parameter name; views where the range holds all of a tensor, zero where it holds nothing.
+  [[nodiscard]] NamedTensors tensors() const;
   void load(const SafetensorsReader& reader);
   // Exchanges the parameters' values with the averages; twice restores them.
   void swap();
@@ -76,10 +91,11 @@ class Ema {
  private:
   double decay_;
   std::vector<FlatBucket>& buckets_;
-  std::vector<at::Tensor> averages_;
+  std::vector<FlatRange> ranges_;
+  std::unique_ptr<internal::FlatState> averages_;
 };
 
-// Sum of squares of all gradients in double, over fixed blocks in a fixed order: the same bits for
-// the same gradients at any number of ranks and threads. 0-d, float64.
+// Sum of squares of all gradients, added without rounding over blocks of 256 (exact_sum.h): the
+// same bits for the same gradients at any number of ranks and threads. 0-d, float64.
 [[nodiscard]] at::Tensor sum_of_squares(const std::vector<FlatBucket>& buckets);
 }  // namespace trireme

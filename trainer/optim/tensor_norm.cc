@@ -3,16 +3,14 @@
 #include <algorithm>
 #include <vector>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "trainer/optim/elementwise_kernels.h"
-#include "trainer/optim/optimizer.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace internal {
 namespace {
-constexpr int64_t kBlock = 4096;  // Elements. Part of what a gradient norm means: never change it.
+constexpr int64_t kBlock = 4096;  // Elements. Part of what a tensor's norm means: never change it.
 constexpr int64_t kBlocksAThread = 32;
 
 double host_sum_of_squares(const float* values, int64_t n) {
@@ -32,13 +30,14 @@ double host_sum_of_squares(const float* values, int64_t n) {
 }  // namespace
 
 at::Tensor sum_of_squares_of(const at::Tensor& values) {
-  check(values.is_contiguous() && values.scalar_type() == torch::kFloat, "contiguous float32");
+  check(values.is_non_overlapping_and_dense() && values.scalar_type() == torch::kFloat,
+        "dense float32");
   const torch::NoGradGuard no_grad;
   if (values.is_cpu()) {
     return torch::full({}, host_sum_of_squares(values.const_data_ptr<float>(), values.numel()),
                        torch::kDouble);
   }
-  const at::Tensor flat = values.view({-1});
+  const at::Tensor flat = values.as_strided({values.numel()}, {1});
   at::Tensor total = torch::zeros({}, torch::dtype(torch::kDouble).device(values.device()));
   const int64_t whole = values.numel() / kBlock * kBlock;
   if (whole > 0) {
@@ -52,17 +51,4 @@ at::Tensor sum_of_squares_of(const at::Tensor& values) {
 
 at::Tensor norm_of(const at::Tensor& values) { return sum_of_squares_of(values).sqrt(); }
 }  // namespace internal
-
-at::Tensor sum_of_squares(const std::vector<FlatBucket>& buckets) {
-  const torch::NoGradGuard no_grad;
-  at::Tensor total;
-  for (const auto& bucket : buckets) {
-    for (const auto& segment : bucket.segments) {
-      const at::Tensor part =
-          internal::sum_of_squares_of(bucket.grads.narrow(0, segment.offset, segment.num_elements));
-      total = total.defined() ? total.add_(part) : part;
-    }
-  }
-  return total.defined() ? total : torch::zeros({}, torch::kDouble);
-}
 }  // namespace trireme

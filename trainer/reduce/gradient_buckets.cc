@@ -11,6 +11,18 @@ constexpr int64_t kSegmentAlignment = 256;
 int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
+
+FlatSegment segment_of(const std::string& name, const at::Tensor& tensor, int64_t offset) {
+  FlatSegment segment{.name = name,
+                      .shape = tensor.sizes().vec(),
+                      .offset = offset,
+                      .num_elements = tensor.numel(),
+                      .strides = {}};
+  if (!tensor.is_contiguous() && tensor.is_non_overlapping_and_dense()) {
+    segment.strides = tensor.strides().vec();
+  }
+  return segment;
+}
 }  // namespace
 
 BucketPlan plan_buckets(const std::vector<size_t>& gradient_order,
@@ -58,34 +70,34 @@ std::vector<size_t> measure_gradient_order(const NamedParameters& parameters,
 }
 
 GradientBuckets::GradientBuckets(Communicator& comm, const NamedParameters& parameters,
-                                 const BucketPlan& plan) {
+                                 const BucketPlan& plan, ParameterMemory memory) {
   const torch::NoGradGuard no_grad;
   for (const auto& members : plan) {
     FlatBucket bucket;
     int64_t offset = 0;
     for (const size_t index : members) {
       const auto& [name, tensor] = parameters[index];
-      bucket.segments.push_back({.name = name,
-                                 .shape = tensor.sizes().vec(),
-                                 .offset = offset,
-                                 .num_elements = tensor.numel()});
+      bucket.segments.push_back(segment_of(name, tensor, offset));
       offset += round_up(tensor.numel(), kSegmentAlignment);
     }
     const int64_t length = round_up(offset, kSegmentAlignment * comm.world_size());
-    gradient_memory_.push_back(comm.allocate(length, ScalarType::kFloat32));
-    const auto device = parameters[members.front()].second.device();
-    const auto options = torch::dtype(torch::kFloat32).device(device);
-    bucket.grads = torch::from_blob(gradient_memory_.back()->view().data, {length}, options);
-    bucket.params = torch::zeros({length}, options);
+    const auto options =
+        torch::dtype(torch::kFloat32).device(parameters[members.front()].second.device());
+    const auto from_communicator = [&] {
+      memory_.push_back(comm.allocate(length, ScalarType::kFloat32));
+      return torch::from_blob(memory_.back()->view().data, {length}, options);
+    };
+    bucket.grads = from_communicator();
+    bucket.params = memory == ParameterMemory::kCommunicator ? from_communicator()
+                                                             : torch::zeros({length}, options);
     parameters_.emplace_back();
     for (size_t i = 0; i < members.size(); ++i) {
       at::Tensor tensor = parameters[members[i]].second;
       const auto& segment = bucket.segments[i];
-      auto view = bucket.params.narrow(0, segment.offset, segment.num_elements).view(segment.shape);
+      const auto view = segment_view(bucket.params, segment.offset, segment);
       view.copy_(tensor.detach());
       tensor.set_data(view);
-      tensor.mutable_grad() =
-          bucket.grads.narrow(0, segment.offset, segment.num_elements).view(segment.shape);
+      tensor.mutable_grad() = segment_view(bucket.grads, segment.offset, segment);
       parameters_.back().push_back(tensor);
     }
     buckets_.push_back(std::move(bucket));

@@ -37,12 +37,16 @@ using BucketPlan = std::vector<std::vector<size_t>>;
 // their bucket's parameter storage, and their `grad()` views of its gradient storage, which comes
 // from the communicator (resident in shared memory where that is the back end). Segments start at
 // multiples of 256 elements and a bucket's length is a multiple of 256 x world size; padding stays
-// zero.
+// zero. Parameters keep their memory order (channels_last, say).
 class GradientBuckets {
  public:
+  // Where parameters lie: in memory of their own, or in the communicator's, from where other ranks
+  // can take them without a copy.
+  enum class ParameterMemory { kPrivate, kCommunicator };
   // Collective: rank 0's plan is the one that counts, and all ranks must have the same parameters
   // (checked by the caller). `comm` outlives the buckets.
-  GradientBuckets(Communicator& comm, const NamedParameters& parameters, const BucketPlan& plan);
+  GradientBuckets(Communicator& comm, const NamedParameters& parameters, const BucketPlan& plan,
+                  ParameterMemory memory = ParameterMemory::kPrivate);
 
   [[nodiscard]] std::vector<FlatBucket>& flat() noexcept { return buckets_; }
   [[nodiscard]] const std::vector<FlatBucket>& flat() const noexcept { return buckets_; }
@@ -53,7 +57,7 @@ class GradientBuckets {
   void zero_grad();
 
  private:
-  std::vector<std::unique_ptr<CommBuffer>> gradient_memory_;
+  std::vector<std::unique_ptr<CommBuffer>> memory_;
   std::vector<FlatBucket> buckets_;
   std::vector<std::vector<at::Tensor>> parameters_;
 };

@@ -7,10 +7,35 @@
 #include "trainer/torch_api.h"
 
 namespace trireme {
+namespace {
+// How many later buckets are launched before an exchanged one is summed and sent on: by then it has
+// mostly arrived, so that backward is not held up, and every rank does so at the same point.
+constexpr size_t kExchangesAhead = 2;
+
+ScalarType type_of(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kFloat:
+      return ScalarType::kFloat32;
+    case at::kDouble:
+      return ScalarType::kFloat64;
+    case at::kBFloat16:
+      return ScalarType::kBFloat16;
+    case at::kHalf:
+      return ScalarType::kFloat16;
+    default:
+      throw InternalError("a tensor of a type that does not travel");
+  }
+}
+
+at::ScalarType torch_type_of(ScalarType type) {
+  return type == ScalarType::kBFloat16 ? at::kBFloat16
+                                       : (type == ScalarType::kFloat16 ? at::kHalf : at::kFloat);
+}
+}  // namespace
 
 BufferView view_of(const at::Tensor& tensor) {
-  check(tensor.is_contiguous() && tensor.scalar_type() == at::kFloat, "contiguous float32 tensor");
-  return {tensor.data_ptr(), tensor.numel(), ScalarType::kFloat32};
+  check(tensor.is_contiguous(), "contiguous tensor");
+  return {tensor.data_ptr(), tensor.numel(), type_of(tensor)};
 }
 
 at::Tensor tree_sum(const at::Tensor& parts) {
@@ -23,33 +48,51 @@ at::Tensor tree_sum(const at::Tensor& parts) {
   return level.squeeze(0);
 }
 
-GradientReducer::GradientReducer(Communicator& comm, GradientBuckets& buckets, Mode mode,
-                                 int pieces_per_rank)
-    : comm_(comm), buckets_(buckets), mode_(mode), pieces_per_rank_(pieces_per_rank) {
+GradientReducer::GradientReducer(Communicator& comm, GradientBuckets& buckets, Options options)
+    : comm_(comm), buckets_(buckets), options_(options) {
   const size_t num_buckets = buckets_.flat().size();
   pending_.resize(num_buckets);
   works_.resize(num_buckets);
   partial_.resize(num_buckets);
+  sent_.resize(num_buckets);
   exchanged_.resize(num_buckets);
-  if (mode_ == Mode::kTree) {
-    const bool powers = std::has_single_bit(static_cast<unsigned>(pieces_per_rank)) &&
+  if (options_.mode == Mode::kTree) {
+    const bool powers = std::has_single_bit(static_cast<unsigned>(options_.pieces_per_rank)) &&
                         std::has_single_bit(static_cast<unsigned>(comm.world_size()));
-    check(powers, "tree reduction over powers of two");
+    check(powers && options_.wire == ScalarType::kFloat32,
+          "tree reduction over powers of two, in float32");
   } else {
-    check(pieces_per_rank == 1, "one piece a rank without shards");
+    check(options_.pieces_per_rank == 1, "one piece a rank without shards");
   }
   for (size_t b = 0; b < num_buckets; ++b) {
-    if (mode_ == Mode::kTree) exchanged_[b] = torch::empty_like(buckets_.flat()[b].grads);
+    if (exchanges()) {
+      const auto& grads = buckets_.flat()[b].grads;
+      const auto wire = torch_type_of(options_.wire);
+      sent_[b] = wire == at::kFloat ? grads : torch::empty_like(grads, wire);
+      exchanged_[b] = torch::empty_like(grads, wire);
+    }
     for (const auto& parameter : buckets_.parameters(b)) {
       hooks_.add(parameter, [this, b] { on_gradient(b); });
     }
   }
 }
 
+// Slices are exchanged and summed here, instead of by the communicator.
+bool GradientReducer::exchanges() const noexcept {
+  return comm_.world_size() > 1 &&
+         (options_.mode == Mode::kTree || options_.wire != ScalarType::kFloat32);
+}
+
+at::Tensor GradientReducer::own_slice(const at::Tensor& whole) const {
+  const int64_t slice = whole.numel() / comm_.world_size();
+  return whole.narrow(0, slice * comm_.rank(), slice);
+}
+
 void GradientReducer::begin_step() {
   buckets_.zero_grad();
   piece_ = -1;
   next_bucket_ = 0;
+  next_finish_ = 0;
   exposed_seconds_ = 0.0;
 }
 
@@ -57,7 +100,7 @@ void GradientReducer::begin_piece() {
   if (piece_ >= 0) buckets_.zero_grad();
   ++piece_;
   armed_ = false;
-  check(piece_ < pieces_per_rank_, "more pieces in a step than planned");
+  check(piece_ < options_.pieces_per_rank, "more pieces in a step than planned");
 }
 
 void GradientReducer::arm() {
@@ -70,63 +113,79 @@ void GradientReducer::arm() {
 void GradientReducer::on_gradient(size_t bucket) {
   if (!armed_ || --pending_[bucket] > 0) return;
   const torch::NoGradGuard no_grad;
+  if (observer_) observer_(bucket);
   fold_piece(bucket);
-  if (piece_ + 1 == pieces_per_rank_) launch_ready_buckets();
+  if (piece_ + 1 == options_.pieces_per_rank) launch_ready_buckets();
 }
 
 void GradientReducer::launch_ready_buckets() {
-  while (next_bucket_ < pending_.size() && pending_[next_bucket_] == 0) start(next_bucket_++);
+  while (next_bucket_ < pending_.size() && pending_[next_bucket_] == 0) {
+    if (exchanges() && next_bucket_ >= next_finish_ + kExchangesAhead) {
+      finish_exchange(next_finish_++);
+    }
+    start(next_bucket_++);
+  }
 }
 
 // Like adding 1 to a binary counter: two complete subtrees of a level make one of the next.
 void GradientReducer::fold_piece(size_t bucket) {
-  if (mode_ != Mode::kTree || pieces_per_rank_ == 1) return;
+  if (options_.mode != Mode::kTree || options_.pieces_per_rank == 1) return;
   auto& levels = partial_[bucket];
   auto& grads = buckets_.flat()[bucket].grads;
   size_t level = 0;
   for (int number = piece_; (number & 1) != 0; number >>= 1, ++level) grads.add_(levels[level]);
-  if (piece_ + 1 == pieces_per_rank_) return;  // grads holds the whole subtree of this rank.
+  if (piece_ + 1 == options_.pieces_per_rank) return;  // grads holds this rank's whole subtree.
   if (level >= levels.size()) levels.resize(level + 1);
   if (!levels[level].defined()) levels[level] = torch::empty_like(grads);
   levels[level].copy_(grads);
 }
 
 void GradientReducer::start(size_t bucket) {
-  auto& grads = buckets_.flat()[bucket].grads;
   if (comm_.world_size() == 1) return;
-  if (mode_ == Mode::kAllReduce) {
-    works_[bucket] = comm_.all_reduce(view_of(grads), ReduceOp::kSum);
+  const auto& grads = buckets_.flat()[bucket].grads;
+  if (exchanges()) {
+    if (!sent_[bucket].is_same(grads)) sent_[bucket].copy_(grads);
+    works_[bucket] = comm_.all_to_all(view_of(sent_[bucket]), view_of(exchanged_[bucket]));
+  } else if (options_.result == Result::kOwnSlice) {
+    works_[bucket] = comm_.reduce_scatter(view_of(grads), view_of(own_slice(grads)));
   } else {
-    works_[bucket] = comm_.all_to_all(view_of(grads), view_of(exchanged_[bucket]));
+    works_[bucket] = comm_.all_reduce(view_of(grads), ReduceOp::kSum);
   }
 }
 
-void GradientReducer::finish_tree(size_t bucket) {
-  auto& grads = buckets_.flat()[bucket].grads;
-  const int64_t slice = grads.numel() / comm_.world_size();
-  const auto sum = tree_sum(exchanged_[bucket].view({comm_.world_size(), slice}));
-  auto mine = grads.narrow(0, slice * comm_.rank(), slice);
-  mine.copy_(sum);
-  works_[bucket] = comm_.all_gather(view_of(mine), view_of(grads));
+void GradientReducer::finish_exchange(size_t bucket) {
+  wait_for(*works_[bucket]);
+  works_[bucket].reset();
+  const auto& grads = buckets_.flat()[bucket].grads;
+  const auto parts = exchanged_[bucket].view({comm_.world_size(), -1});
+  own_slice(grads).copy_(options_.mode == Mode::kTree ? tree_sum(parts)
+                                                      : parts.sum(0, false, at::kFloat));
+  if (options_.result == Result::kOwnSlice) return;
+  const auto mine = own_slice(sent_[bucket]);
+  if (!sent_[bucket].is_same(grads)) mine.copy_(own_slice(grads));
+  works_[bucket] = comm_.all_gather(view_of(mine), view_of(sent_[bucket]));
+}
+
+void GradientReducer::wait_for(Work& work) {
+  const auto begin = std::chrono::steady_clock::now();
+  work.wait();
+  exposed_seconds_ +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
 void GradientReducer::wait() {
   const torch::NoGradGuard no_grad;
   check(next_bucket_ == pending_.size(), "every bucket was reduced");
   armed_ = false;
-  const auto begin = std::chrono::steady_clock::now();
+  if (exchanges()) {
+    while (next_finish_ < works_.size()) finish_exchange(next_finish_++);
+  }
   for (size_t b = 0; b < works_.size(); ++b) {
     if (!works_[b]) continue;
-    works_[b]->wait();
-    if (mode_ == Mode::kTree) finish_tree(b);
+    wait_for(*works_[b]);
+    works_[b].reset();
+    const auto& grads = buckets_.flat()[b].grads;
+    if (exchanges() && !sent_[b].is_same(grads)) grads.copy_(sent_[b]);
   }
-  if (mode_ == Mode::kTree) {
-    for (auto& work : works_) {
-      if (work) work->wait();
-    }
-  }
-  for (auto& work : works_) work.reset();
-  exposed_seconds_ =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 }  // namespace trireme

@@ -2,12 +2,16 @@
 
 #include <gmock/gmock.h>
 
-#include "dist/mpi_environment.h"
+#include "tests/mpi/reduce/recording_communicator.h"
+#include "tests/mpi/reduce/world.h"
+#include "trainer/reduce/checksum.h"
 #include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
-MpiEnvironment* environment = nullptr;  // Set by main(), which owns it.
+using Options = GradientReducer::Options;
+using Mode = GradientReducer::Mode;
+using Result = GradientReducer::Result;
 
 // Two layers whose gradients for piece p are exactly known: d/dw sum(w * x_p) = x_p.
 struct LinearModel {
@@ -39,52 +43,192 @@ at::Tensor expected_tree(size_t parameter, int num_pieces, at::IntArrayRef shape
   return tree_sum(torch::stack(pieces)).view(shape);
 }
 
-std::vector<at::Tensor> reduce(GradientReducer::Mode mode, int num_pieces, Backend backend) {
-  const auto comm = make_communicator(*environment, {.backend = backend});
+BucketPlan small_buckets() {
+  return plan_buckets({2, 1, 0}, {2100, 1000, 3},
+                      {.bucket_elements = 1500, .first_bucket_elements = 300});
+}
+
+// What each parameter's gradient is after a step; of other ranks' slices zero with kOwnSlice.
+std::vector<at::Tensor> reduce(Options options, int num_pieces, Backend backend) {
+  const auto comm = make_communicator(*test::environment(), {.backend = backend});
   LinearModel model;
-  const BucketPlan plan = plan_buckets({2, 1, 0}, {2100, 1000, 3},
-                                       {.bucket_elements = 1500, .first_bucket_elements = 300});
-  GradientBuckets buckets(*comm, model.parameters, plan);
-  const int per_rank = num_pieces / comm->world_size();
-  GradientReducer reducer(*comm, buckets, mode, per_rank);
+  GradientBuckets buckets(*comm, model.parameters, small_buckets());
+  options.pieces_per_rank = num_pieces / comm->world_size();
+  GradientReducer reducer(*comm, buckets, options);
   std::vector<at::Tensor> result;
   for (int repetition = 0; repetition < 2;
        ++repetition) {  // The second step starts from zero again.
     reducer.begin_step();
-    for (int piece = 0; piece < per_rank; ++piece) {
+    for (int piece = 0; piece < options.pieces_per_rank; ++piece) {
       reducer.begin_piece();
       reducer.arm();
-      model.backward(comm->rank() * per_rank + piece);
+      model.backward(comm->rank() * options.pieces_per_rank + piece);
     }
     reducer.wait();
+  }
+  if (options.result == Result::kOwnSlice) {
+    for (auto& bucket : buckets.flat()) {
+      const int64_t slice = bucket.grads.numel() / comm->world_size();
+      bucket.grads.narrow(0, 0, slice * comm->rank()).zero_();
+      const int64_t end = slice * (comm->rank() + 1);
+      bucket.grads.narrow(0, end, bucket.grads.numel() - end).zero_();
+    }
   }
   for (auto& [name, tensor] : model.parameters) result.push_back(tensor.grad().clone());
   return result;
 }
 
+void add_over_ranks(std::vector<at::Tensor>& grads) {
+  for (auto& tensor : grads) {
+    auto values = tensor.to(torch::kDouble);
+    test::environment()->all_reduce_sum(
+        std::span(values.data_ptr<double>(), static_cast<size_t>(values.numel())));
+    tensor = values.to(torch::kFloat);
+  }
+}
+
 TEST(GradientReducerTest, TreeGivesTheSameBitsAtAnyNumberOfRanks) {
   for (const Backend backend : {Backend::kMpi, Backend::kAuto}) {
-    const auto grads = reduce(GradientReducer::Mode::kTree, 8, backend);
-    for (size_t i = 0; i < grads.size(); ++i) {
-      EXPECT_TRUE(torch::equal(grads[i], expected_tree(i, 8, grads[i].sizes())))
-          << "parameter " << i << " on rank " << environment->rank();
+    for (const Result result : {Result::kEverywhere, Result::kOwnSlice}) {
+      auto grads = reduce({.mode = Mode::kTree, .result = result}, 8, backend);
+      if (result == Result::kOwnSlice) add_over_ranks(grads);  // Numbers plus zeros: exact.
+      for (size_t i = 0; i < grads.size(); ++i) {
+        EXPECT_TRUE(torch::equal(grads[i], expected_tree(i, 8, grads[i].sizes())))
+            << "parameter " << i << " on rank " << test::environment()->rank();
+      }
     }
   }
 }
 
-TEST(GradientReducerTest, AllReduceSumsOverRanks) {
-  const int ranks = environment->world_size();
-  const auto grads = reduce(GradientReducer::Mode::kAllReduce, ranks, Backend::kAuto);
-  for (size_t i = 0; i < grads.size(); ++i) {
-    at::Tensor sum = torch::zeros_like(grads[i]);
-    for (int p = 0; p < ranks; ++p) sum += LinearModel::input(i, p, grads[i].sizes());
-    EXPECT_TRUE(torch::allclose(grads[i], sum, 1e-5, 1e-6))
-        << "parameter " << i << " on rank " << environment->rank();
+TEST(GradientReducerTest, SumsOverRanks) {
+  const int ranks = test::environment()->world_size();
+  for (const ScalarType wire :
+       {ScalarType::kFloat32, ScalarType::kBFloat16, ScalarType::kFloat16}) {
+    for (const Result result : {Result::kEverywhere, Result::kOwnSlice}) {
+      auto grads = reduce({.result = result, .wire = wire}, ranks, Backend::kAuto);
+      if (result == Result::kOwnSlice) add_over_ranks(grads);
+      // Rounded when sent, and once more on the way back.
+      const double unit = wire == ScalarType::kBFloat16 ? 1.0 / 128 : 1.0 / 1024;
+      const double tolerance = wire == ScalarType::kFloat32 ? 1e-6 : 2.0 * ranks * unit;
+      for (size_t i = 0; i < grads.size(); ++i) {
+        at::Tensor sum = torch::zeros_like(grads[i]);
+        for (int p = 0; p < ranks; ++p) sum += LinearModel::input(i, p, grads[i].sizes());
+        EXPECT_TRUE(torch::allclose(grads[i], sum, 1e-5, tolerance))
+            << "parameter " << i << " on rank " << test::environment()->rank();
+      }
+    }
   }
 }
 
+// A chain of layers: the gradient of layer k + 1 comes before that of layer k.
+struct Chain {
+  static constexpr int kLayers = 6;
+  NamedParameters parameters;
+  Chain() {
+    for (int k = 0; k < kLayers; ++k) {
+      parameters.emplace_back("layer" + std::to_string(k),
+                              torch::full({512}, 1.0 + 0.1 * k).set_requires_grad(true));
+    }
+  }
+  void backward(int rank) {
+    at::Tensor x = torch::full({512}, static_cast<double>(rank + 1));
+    for (const auto& [name, tensor] : parameters) x = x * tensor;
+    x.sum().backward();
+  }
+  // d/dw_k = (rank + 1) times all other weights, summed over ranks.
+  [[nodiscard]] double expected(int layer, int ranks) const {
+    double product = 0.5 * ranks * (ranks + 1);
+    for (int k = 0; k < kLayers; ++k) product *= k == layer ? 1.0 : 1.0 + 0.1 * k;
+    return product;
+  }
+};
+
+// Each rank lets bucket k's reduction begin only after backward has produced 1 + (k + rank) mod 3
+// further gradients (or all): every bucket is late by another amount on every rank. A reducer that
+// waited for a reduction inside backward would wait for ever.
+TEST(GradientReducerTest, BackwardGoesOnWhileDelayedBucketsAreReduced) {
+  const auto real = make_communicator(*test::environment(), {});
+  const int rank = real->rank();
+  const auto needed = [&](int bucket) {
+    return std::min(Chain::kLayers, bucket + 2 + (bucket + rank) % 3);
+  };
+  test::RecordingCommunicator comm(*real, needed);
+  Chain chain;
+  GradientBuckets buckets(comm, chain.parameters, {{5}, {4}, {3}, {2}, {1}, {0}});
+  GradientReducer reducer(comm, buckets, {});
+  GradHooks after;  // Run after the reducer's, which was there first.
+  for (int k = Chain::kLayers; k-- > 0;) {
+    after.add(chain.parameters[static_cast<size_t>(k)].second, [&comm, k] {
+      comm.note("gradient " + std::to_string(k));
+      comm.release();
+    });
+  }
+  reducer.begin_step();
+  reducer.begin_piece();
+  reducer.arm();
+  chain.backward(rank);
+  comm.note("backward done");
+  reducer.wait();
+  std::vector<std::string> expected;
+  for (int bucket = 0; bucket < Chain::kLayers; ++bucket) {
+    if (comm.world_size() > 1) expected.push_back("start " + std::to_string(bucket));
+    expected.push_back("gradient " + std::to_string(Chain::kLayers - 1 - bucket));
+  }
+  expected.emplace_back("backward done");
+  for (int bucket = 0; bucket < Chain::kLayers && comm.world_size() > 1; ++bucket) {
+    expected.push_back("wait " + std::to_string(bucket));
+  }
+  EXPECT_THAT(comm.log(), testing::ElementsAreArray(expected)) << "on rank " << rank;
+  for (int k = 0; k < Chain::kLayers; ++k) {
+    const at::Tensor grad = chain.parameters[static_cast<size_t>(k)].second.grad();
+    EXPECT_TRUE(torch::allclose(grad, torch::full_like(grad, chain.expected(k, comm.world_size()))))
+        << "layer " << k << " on rank " << rank;
+  }
+}
+
+TEST(GradientReducerTest, OnlyTheLastMicroBatchCommunicates) {
+  const auto real = make_communicator(*test::environment(), {});
+  test::RecordingCommunicator comm(*real);
+  Chain chain;
+  GradientBuckets buckets(comm, chain.parameters, {{5, 4, 3}, {2, 1, 0}});
+  GradientReducer reducer(comm, buckets, {});
+  reducer.begin_step();
+  reducer.begin_piece();
+  chain.backward(comm.rank());
+  chain.backward(comm.rank());
+  EXPECT_THAT(comm.log(), testing::IsEmpty());
+  reducer.arm();
+  chain.backward(comm.rank());
+  reducer.wait();
+  const size_t messages = comm.world_size() > 1 ? 4 : 0;  // Started and waited for.
+  EXPECT_EQ(comm.log().size(), messages);
+  const at::Tensor grad = chain.parameters[0].second.grad();
+  EXPECT_TRUE(
+      torch::allclose(grad, torch::full_like(grad, 3 * chain.expected(0, comm.world_size()))));
+}
+
+TEST(ChecksumTest, IsTheSumOverRangesAndSeesEveryBit) {
+  const at::Tensor values = torch::randn({1024});
+  const std::vector<FlatBucket> buckets = {{.params = values, .grads = values, .segments = {}}};
+  const auto sum = [&](std::vector<FlatRange> ranges) {
+    return checksum_of(buckets, ranges, Checksummed::kGradients).item<int64_t>();
+  };
+  const int64_t whole = sum({{0, 1024}});
+  EXPECT_EQ(whole, static_cast<int64_t>(static_cast<uint64_t>(sum({{0, 256}})) +
+                                        static_cast<uint64_t>(sum({{256, 1024}}))));
+  for (const int bit : {0, 1, 17, 30, 31}) {
+    auto* word = reinterpret_cast<uint32_t*>(values.data_ptr<float>() + 300);
+    *word ^= 1U << bit;
+    EXPECT_NE(sum({{0, 1024}}), whole) << "bit " << bit;
+    *word ^= 1U << bit;
+  }
+  const at::Tensor swapped = values.flip(0).contiguous();
+  const std::vector<FlatBucket> other = {{.params = swapped, .grads = swapped, .segments = {}}};
+  EXPECT_NE(checksum_of(other, {{0, 1024}}, Checksummed::kGradients).item<int64_t>(), whole);
+}
+
 TEST(GradientBucketsTest, ParametersAndGradientsAreViewsOfTheFlatBuffers) {
-  const auto comm = make_communicator(*environment, {});
+  const auto comm = make_communicator(*test::environment(), {});
   LinearModel model;
   model.parameters[1].second.data().fill_(3.0);
   GradientBuckets buckets(*comm, model.parameters, {{0, 1}, {2}});
@@ -114,14 +258,4 @@ TEST(MeasureGradientOrderTest, AnUnusedTensorIsAnErrorThatNamesIt) {
   }
 }
 }  // namespace
-
-int run_tests(int argc, char** argv) {
-  testing::InitGoogleTest(&argc, argv);
-  MpiEnvironment mpi;
-  environment = &mpi;
-  torch::set_num_threads(1);
-  return RUN_ALL_TESTS();
-}
 }  // namespace trireme
-
-int main(int argc, char** argv) { return trireme::run_tests(argc, argv); }

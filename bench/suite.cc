@@ -1,0 +1,123 @@
+#include "bench/suite.h"
+
+#include <chrono>
+
+#include "bench/coprocess.h"
+#include "core/error.h"
+
+namespace trireme::bench {
+namespace {
+using Where = Peer::Where;
+constexpr const char* kStart = "start";  // Not a case: a process from its start.
+
+Comparison all_reduce(const std::string& size, int64_t bytes, double gloo_target, double mpi_target,
+                      double target_seconds) {
+  const std::string number = std::to_string(bytes);
+  return {.group = "all_reduce",
+          .title = "all-reduce, " + size,
+          .name = "all_reduce:" + number,
+          .peers = {{"PyTorch, Gloo", Where::kPython, "all_reduce:" + number, gloo_target},
+                    {"MPI_Allreduce", Where::kWorker, "mpi_all_reduce:" + number, mpi_target}},
+          .unit = Unit::kSeconds,
+          .target_seconds = target_seconds};
+}
+
+Comparison compare(std::string group, std::string title, std::string name, std::vector<Peer> peers,
+                   Unit unit = Unit::kSeconds, double target_seconds = 0.0) {
+  return {.group = std::move(group),
+          .title = std::move(title),
+          .name = std::move(name),
+          .peers = std::move(peers),
+          .unit = unit,
+          .target_seconds = target_seconds};
+}
+}  // namespace
+
+std::vector<Comparison> all_comparisons() {
+  return {
+      compare("step", "step, UNet of 14.6 M", "step",
+              {{"PyTorch, DDP over Gloo", Where::kPython, "step", 0.93},
+               {"without the reduction", Where::kWorker, "step_alone", 1.03}}),
+      compare("step", "step, 100 MB of gradients", "large_step",
+              {{"PyTorch, DDP over Gloo", Where::kPython, "large_step", 0.7},
+               {"without the reduction", Where::kWorker, "large_step_alone", 0.0}}),
+      all_reduce("4 KiB", int64_t{4} << 10, 0.0, 0.0, 20e-6),
+      all_reduce("64 KiB", int64_t{64} << 10, 0.0, 0.0, 0.0),
+      all_reduce("1 MiB", int64_t{1} << 20, 0.0, 0.0, 0.0),
+      all_reduce("25 MiB", int64_t{25} << 20, 1.0 / 8, 1.0 / 3, 0.0),
+      all_reduce("256 MiB", int64_t{256} << 20, 0.0, 0.0, 0.0),
+      compare("optimizer", "AdamW with clipping, 700 tensors", "optimizer",
+              {{"torch::optim::AdamW", Where::kWorker, "optimizer_torch", 1.0 / 3},
+               {"torch::optim::AdamW, one tensor", Where::kWorker, "optimizer_torch_flat", 1.0 / 8},
+               {"PyTorch, fused AdamW", Where::kPython, "optimizer", 1.0 / 1.3}}),
+      compare("loader", "one random latent read", "loader",
+              {{"h5py", Where::kPython, "loader", 1.0 / 5}}, Unit::kPerSecond),
+      compare("loader", "one standard normal made", "noise",
+              {{"torch.randn", Where::kPython, "noise", 0.0}}, Unit::kPerSecond, 1.0 / 50e6),
+      compare("start", "start to the end of the first step", kStart,
+              {{"PyTorch, DDP over Gloo", Where::kPython, kStart, 0.3}}),
+      compare("checkpoint", "checkpoint: training held up", "checkpoint",
+              {{"torch.save and fsync", Where::kPython, "checkpoint", 0.0}}),
+  };
+}
+
+struct Suite::Processes {
+  std::unique_ptr<Coprocess> worker;
+  std::unique_ptr<Coprocess> python;
+};
+
+Suite::Suite(SuiteOptions options)
+    : options_(std::move(options)), processes_(std::make_unique<Processes>()) {}
+
+Suite::~Suite() = default;
+
+double Suite::sample(Where where, const std::string& name) {
+  if (name == kStart) return start_and_step(where);
+  const bool is_worker = where == Where::kWorker;
+  auto& process = is_worker ? processes_->worker : processes_->python;
+  if (!process) {
+    process = std::make_unique<Coprocess>(is_worker ? options_.worker : options_.python,
+                                          options_.environment);
+  }
+  process->tell(name);
+  return std::stod(process->hear());
+}
+
+double Suite::start_and_step(Where where) {
+  auto command = where == Where::kWorker ? options_.worker : options_.python;
+  command.emplace_back("--first-step");
+  const auto begin = std::chrono::steady_clock::now();
+  Coprocess process(command, options_.environment);
+  (void)process.hear();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+Result Suite::measure(const Comparison& comparison) {
+  struct Contender {
+    Where where;
+    std::string name;
+    std::vector<double> samples;
+  };
+  std::vector<Contender> contenders = {{Where::kWorker, comparison.name, {}}};
+  Result result{.comparison = comparison, .ours = {}, .peers = {}};
+  for (const auto& peer : comparison.peers) {
+    if (peer.where == Where::kPython && options_.python.empty()) continue;
+    contenders.push_back({peer.where, peer.name, {}});
+    result.peers.push_back({.peer = peer, .seconds = {}, .ratio = {}});
+  }
+  for (auto& contender : contenders) (void)sample(contender.where, contender.name);
+  for (int round = 0; round < options_.rounds; ++round) {
+    for (size_t i = 0; i < contenders.size(); ++i) {
+      auto& contender = contenders[(i + static_cast<size_t>(round)) % contenders.size()];
+      contender.samples.push_back(sample(contender.where, contender.name));
+    }
+  }
+  result.ours = median_interval(contenders.front().samples);
+  for (size_t i = 0; i < result.peers.size(); ++i) {
+    result.peers[i].seconds = median_interval(contenders[i + 1].samples);
+    result.peers[i].ratio =
+        median_interval(ratios(contenders.front().samples, contenders[i + 1].samples));
+  }
+  return result;
+}
+}  // namespace trireme::bench

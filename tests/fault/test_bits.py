@@ -1,0 +1,107 @@
+"""With `shards` every rank count, back end and way to spread the optimizer gives the same bits; precision options
+train as they should."""
+
+import pytest
+from tiny_run import metrics, run, weights_sha256, write_config, write_dataset, write_model
+
+TIMED = ("step_seconds", "data_seconds", "comm_exposed_seconds", "images_per_second")
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts")
+    return write_model(folder), write_dataset(folder / "train.h5")
+
+
+def without_times(lines, also=()):
+    return [{k: v for k, v in line.items() if k not in TIMED + also} for line in lines]
+
+
+def train(tmp_path, parts, name, ranks, sets=(), **tables):
+    base = dict(run={"steps": 4}, eval={"every_steps": 2}, checkpoint={"every_steps": 0}, ema={"decay": 0.9},
+                model={"dropout": 0.1})
+    for table, keys in tables.items():
+        base[table] = {**base.get(table, {}), **keys}
+    config = write_config(tmp_path / f"{name}.toml", *parts, tmp_path / name, **base)
+    run(ranks, "train", config, timeout=240)
+    return tmp_path / name
+
+
+def everything(run_dir):
+    """Hashes of all that a run leaves, and its metrics."""
+    hashes = [weights_sha256(run_dir), weights_sha256(run_dir, part="ema")]
+    import hashlib
+    hashes.append(hashlib.sha256((run_dir / "checkpoints/latest/optimizer.safetensors").read_bytes()).hexdigest())
+    return hashes, without_times(metrics(run_dir)), metrics(run_dir, "eval")
+
+
+def test_same_bits_at_1_2_4_8_ranks_sharded_or_not_over_shm_and_mpi(tmp_path, parts):
+    whole = everything(train(tmp_path, parts, "whole", 1, parallel={"shards": 8}))
+    assert all(len(line["param_checksum"]) == 16 and line["noise_scale"] != 0 for line in whole[1])
+    cases = [(2, "mpi", True), (4, "shm", True), (4, "mpi", False), (8, "shm", False), (8, "mpi", True)]
+    for ranks, backend, is_sharded in cases:
+        name = f"r{ranks}-{backend}-{is_sharded}"
+        other = everything(train(tmp_path, parts, name, ranks, parallel={
+            "shards": 8, "backend": backend, "shard_optimizer": is_sharded}))
+        assert other == whole, name
+
+
+def test_a_sharded_optimizer_gives_the_results_of_the_whole_one(tmp_path, parts):
+    whole = train(tmp_path, parts, "whole", 2)
+    spread = train(tmp_path, parts, "spread", 2, parallel={"shard_optimizer": True})
+    for a, b in zip(metrics(whole), metrics(spread)):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5) and a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["lamb", "lars", "adafactor"])
+def test_optimizers_that_need_whole_tensors_refuse_to_be_spread(tmp_path, parts, name):
+    config = write_config(tmp_path / "c.toml", *parts, tmp_path / "run", optim={"name": name},
+                          parallel={"shard_optimizer": True})
+    refused = run(2, "train", config, code=2)
+    assert "parallel.shard_optimizer" in refused.stderr and name in refused.stderr
+
+
+def test_activation_checkpointing_changes_no_bit(tmp_path, parts):
+    plain = train(tmp_path, parts, "plain", 1)
+    again = train(tmp_path, parts, "again", 1, parallel={"activation_checkpointing": True})
+    assert weights_sha256(plain) == weights_sha256(again)
+    assert without_times(metrics(plain)) == without_times(metrics(again))
+
+
+@pytest.mark.parametrize("options,tolerance", [
+    (dict(precision="bf16"), 0.03), (dict(precision="fp16"), 0.01), (dict(reduce_precision="bf16"), 0.01),
+    (dict(reduce_precision="fp16", shard_optimizer=True), 0.01), (dict(memory_format="channels_last"), 1e-4)])
+def test_precision_options_follow_fp32(tmp_path, parts, options, tolerance):
+    plain = metrics(train(tmp_path, parts, "plain", 2, model={"dropout": 0.0}))
+    other = metrics(train(tmp_path, parts, "other", 2, model={"dropout": 0.0}, parallel=options))
+    for a, b in zip(plain, other):
+        assert b["loss"] == pytest.approx(a["loss"], rel=tolerance)
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=10 * tolerance)
+        assert ("loss_scale" in b) == (options.get("precision") == "fp16")
+
+
+def test_channels_last_state_is_stored_in_the_parameters_order(tmp_path, parts):
+    """A run resumed in the other memory order would be another run, so the file is compared directly."""
+    from safetensors.numpy import load_file
+    import numpy as np
+
+    plain = train(tmp_path, parts, "plain", 1, model={"dropout": 0.0})
+    last = train(tmp_path, parts, "last", 1, model={"dropout": 0.0}, parallel={"memory_format": "channels_last"})
+    for file in ("optimizer.safetensors", "unet/diffusion_pytorch_model.safetensors", "ema/diffusion_pytorch_model.safetensors"):
+        a, b = (load_file(r / "checkpoints/latest" / file) for r in (plain, last))
+        for key in a:
+            np.testing.assert_allclose(a[key], b[key], rtol=0, atol=1e-3 * max(1e-6, float(np.abs(a[key]).max())), err_msg=key)
+
+
+def test_reduction_in_half_precision_is_refused_with_shards(tmp_path, parts):
+    config = write_config(tmp_path / "c.toml", *parts, tmp_path / "run", parallel={"shards": 4, "reduce_precision": "bf16"})
+    assert "reduce_precision" in run(2, "train", config, code=2).stderr
+
+
+def test_the_noise_scale_needs_parts_of_a_batch(tmp_path, parts):
+    whole = metrics(train(tmp_path, parts, "whole", 1))
+    assert all(line["noise_scale"] is None for line in whole)
+    by_micro = metrics(train(tmp_path, parts, "micro", 1, batch={"micro": 2}))
+    by_rank = metrics(train(tmp_path, parts, "rank", 2))
+    for line in by_micro + by_rank:
+        assert line["grad_noise"] > 0 or line["grad_signal"] > 0

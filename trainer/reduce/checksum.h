@@ -1,0 +1,23 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "trainer/optim/optimizer.h"
+
+namespace trireme {
+
+enum class Checksummed { kParameters, kGradients };
+
+// Sum modulo 2^64 of every element's bit pattern times an odd number that depends on its place in
+// its bucket (and of buckets times odd numbers): the sum over ranks whose ranges make up the
+// buckets is the same whatever the ranges, and any single flipped bit changes it. 0-d int64 on the
+// buckets' device. Local.
+[[nodiscard]] at::Tensor checksum_of(const std::vector<FlatBucket>& buckets,
+                                     const std::vector<FlatRange>& ranges, Checksummed what);
+
+// "0123456789abcdef"
+[[nodiscard]] std::string checksum_text(uint64_t checksum);
+}  // namespace trireme

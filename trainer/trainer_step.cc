@@ -1,0 +1,272 @@
+// The part of Trainer that makes one update.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <utility>
+
+#include "core/log.h"
+#include "trainer/optim/exact_sum.h"
+#include "trainer/optim/tensor_norm.h"
+#include "trainer/reduce/checksum.h"
+#include "trainer/torch_api.h"
+#include "trainer/trainer.h"
+
+namespace trireme {
+namespace {
+constexpr size_t kSamplesNamed = 8;  // In an error message.
+}
+
+at::Tensor Trainer::micro_losses(const LatentBatch& batch, const BatchTensors& tensors) {
+  const NoisedBatch noised = add_noise(*session_.schedule, config_.objective, tensors.latents,
+                                       tensors.noise, batch.timesteps, batch.uniforms);
+  at::Tensor prediction;  // (N, C, H, W)
+  {
+    const AutocastScope autocast(config_.parallel.precision, session_.device);
+    prediction = session_.model->forward(
+        noised.latents, noised.model_times, tensors.condition,
+        DropoutKey{
+            .seed = config_.run.seed, .step = batch.step, .first_position = batch.first_position});
+  }
+  return sample_losses(prediction, noised);
+}
+
+// A rank whose data is bad says so before any rank starts the step's collectives.
+void Trainer::fetch_batches() {
+  mpi_.run_on_all_ranks([&] {
+    batches_.clear();
+    const int64_t count = plan_.pieces_per_rank * plan_.micros_per_piece;
+    for (int64_t i = 0; i < count; ++i) batches_.push_back(loader_->next());
+  });
+}
+
+// Fetches, and returns the seconds that the loader was waited for.
+double Trainer::timed_fetch() {
+  using Clock = PhaseClock::Clock;
+  const double before = loader_->wait_seconds();
+  const auto begin = Clock::now();
+  fetch_batches();
+  const double seconds = loader_->wait_seconds() - before;
+  const auto data_end =
+      begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+  clock_.add(Phase::kData, begin, data_end);
+  clock_.add(Phase::kWaiting, data_end, Clock::now());
+  return seconds;
+}
+
+StepResult Trainer::run_step() {
+  launch_step();
+  return read_step();
+}
+
+void Trainer::launch_step() {
+  StepInFlight flight;
+  flight.step = state_.step + 1;
+  flight.lr = learning_rate(config_.lr_schedule, scaled_.lr, flight.step, plan_.steps);
+  flight.data_seconds = timed_fetch();
+  upload_->start(batches_.front());
+  reducer_->begin_step();
+  message_->begin();
+  for (int64_t piece = 0; piece < plan_.pieces_per_rank; ++piece) {
+    accumulate_piece(piece, flight.losses);
+  }
+  {
+    const auto span = clock_.measure(Phase::kCommunication);
+    reducer_->wait();  // Gradients are now those of the mean loss over the global batch.
+  }
+  const auto span = clock_.measure(Phase::kOptimizer);
+  update(flight);
+  message_->copy_to_host(flight.numbers, scaler_->scale());
+  flight.comm_exposed_seconds = reducer_->exposed_seconds();
+  if (gather_) flight.comm_exposed_seconds += gather_->take_exposed_seconds();
+  state_.step = flight.step;
+  state_.samples = flight.step * plan_.global_batch;
+  in_flight_.push_back(std::move(flight));
+}
+
+void Trainer::accumulate_piece(int64_t piece, std::vector<at::Tensor>& losses) {
+  const int64_t number = mpi_.rank() * plan_.pieces_per_rank + piece;
+  // The noise of gradients shows in the pieces' norms; one piece alone is compared with its first
+  // micro-batch.
+  at::Tensor squares = message_->piece_squares(number);
+  reducer_->observe_pieces([&](size_t bucket) {
+    if (plan_.num_pieces > 1) {
+      squares.add_(internal::sum_of_squares_of(buckets_->flat()[bucket].grads));
+    }
+  });
+  reducer_->begin_piece();
+  for (int64_t micro = 0; micro < plan_.micros_per_piece; ++micro) {
+    const auto index = static_cast<size_t>(piece * plan_.micros_per_piece + micro);
+    const BatchTensors tensors = upload_->take();
+    if (index + 1 < batches_.size()) upload_->start(batches_[index + 1]);
+    at::Tensor micro_loss;  // (N)
+    {
+      const auto span = clock_.measure(Phase::kForward);
+      micro_loss = micro_losses(batches_[index], tensors);
+      wait_for_parameters();  // Forward has used them, but for some that it does without.
+    }
+    const auto span = clock_.measure(Phase::kBackward);
+    if (micro + 1 == plan_.micros_per_piece) reducer_->arm();  // Its gradients complete the piece.
+    (micro_loss.sum() * scaler_->scale() / static_cast<double>(plan_.global_batch)).backward();
+    const torch::NoGradGuard no_grad;
+    losses.push_back(micro_loss.detach());
+    message_->piece_loss(number).add_(losses.back().sum(at::kDouble));
+    if (plan_.num_pieces == 1 && micro == 0 && plan_.micros_per_piece > 1) {
+      for (const auto& bucket : buckets_->flat()) {
+        squares.add_(internal::sum_of_squares_of(bucket.grads));
+      }
+    }
+  }
+  reducer_->observe_pieces({});
+}
+
+// What multiplies the gradient: clipping, without the loss scale; NaN where nothing is to be
+// updated. 0-d float32, on the device.
+at::Tensor Trainer::clip_factor() const {
+  const at::Tensor norm = message_->squared_norm().sqrt() / scaler_->scale();
+  const double max_norm = config_.optim.max_grad_norm;
+  const at::Tensor factor =
+      max_norm > 0 ? (max_norm / (norm + 1e-6)).clamp_max(1.0) : torch::ones_like(norm);
+  const at::Tensor is_finite = norm.isfinite().logical_and(message_->loss_sum().isfinite());
+  return torch::where(is_finite, factor / scaler_->scale(),
+                      torch::full_like(factor, std::numeric_limits<double>::quiet_NaN()))
+      .to(torch::kFloat);
+}
+
+void Trainer::update(const StepInFlight& flight) {
+  const torch::NoGradGuard no_grad;
+  auto& flat = buckets_->flat();
+  if (options_.on_summed_gradients) options_.on_summed_gradients(flight.step, flat);
+  const bool has_checksums = config_.parallel.shards > 0;
+  message_->digits().copy_(squares_digits(flat, slices_));
+  if (has_checksums) {
+    message_->add_gradient_checksum(checksum_of(flat, slices_, Checksummed::kGradients));
+  }
+  if (stop_signal_.requested()) message_->request_stop();
+  message_->exchange();
+
+  const at::Tensor factor = clip_factor();
+  optimizer_->step(flight.step, flight.lr, factor);
+  scaler_->update(factor.isfinite().logical_not());
+  if (has_checksums) {
+    message_->add_parameter_checksum(checksum_of(flat, slices_, Checksummed::kParameters));
+    message_->exchange_parameter_checksum();
+  }
+  if (gather_) gather_->start();  // The last collective of the step: the next forward hides it.
+  if (ema_) ema_->update(flight.step);
+}
+
+StepResult Trainer::read_step() {
+  check(!in_flight_.empty(), "a step to read");
+  StepInFlight flight = std::move(in_flight_.front());
+  in_flight_.pop_front();
+  const auto span = clock_.measure(Phase::kWaiting);
+  const auto content = message_->read(flight.numbers, [&] { comm_->check_health(); });
+  stop_agreed_ = stop_agreed_ || content.stop;
+  StepResult result{.step = flight.step,
+                    .lr = flight.lr,
+                    .data_seconds = flight.data_seconds,
+                    .comm_exposed_seconds = flight.comm_exposed_seconds};
+  for (const double piece : content.piece_losses) {
+    result.loss += piece / static_cast<double>(plan_.global_batch);
+  }
+  result.grad_norm = std::sqrt(content.squared_norm) / content.loss_scale;
+  if (config_.parallel.shards > 0) {
+    result.checksums = {.gradients = content.gradient_checksum,
+                        .parameters = content.parameter_checksum};
+  }
+  if (scaler_->is_active()) result.loss_scale = content.loss_scale;
+  note_noise(content, result);
+  const bool is_finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
+  // Fp16's gradients may overflow: the update was left out, and the loss scale halved.
+  const bool is_overflow =
+      scaler_->is_active() && std::isfinite(result.loss) && content.loss_scale > 1.0;
+  if (!is_finite && !is_overflow) throw_diverged(flight, content);
+  return result;
+}
+
+void Trainer::note_noise(const StepMessage::Content& content, StepResult& result) {
+  const bool has_pieces = plan_.num_pieces > 1;
+  if (!has_pieces && plan_.micros_per_piece == 1) return;
+  double small_squares = 0.0;
+  for (const double squares : content.piece_squares) small_squares += squares;
+  // Gradients are of sums over samples, divided by the global batch: what a small batch of n gave
+  // is n / batch of its mean gradient.
+  const auto num_small =
+      static_cast<double>(has_pieces ? plan_.num_pieces : plan_.micros_per_piece);
+  const double shares = has_pieces ? num_small : 1.0;
+  const auto batch = static_cast<double>(plan_.global_batch);
+  const double scale = content.loss_scale * content.loss_scale;
+  const auto estimate = GradientNoiseScale::estimate(
+      {.small_squares = small_squares / shares * num_small * num_small / scale,
+       .small_batch = batch / num_small,
+       .large_squares = content.squared_norm / scale,
+       .large_batch = batch});
+  noise_scale_.add(estimate);
+  result.noise =
+      StepNoise{.signal = estimate.signal, .noise = estimate.noise, .scale = noise_scale_.value()};
+}
+
+std::string Trainer::describe_bad_samples(const StepInFlight& flight) const {
+  std::vector<int64_t> positions;
+  int64_t position = plan_.rank_first;
+  for (const at::Tensor& losses : flight.losses) {
+    const at::Tensor host = losses.cpu().contiguous();
+    for (int64_t i = 0; i < host.numel(); ++i, ++position) {
+      if (!std::isfinite(host.const_data_ptr<float>()[i])) positions.push_back(position);
+    }
+  }
+  const bool some_loss = !positions.empty();
+  if (!some_loss) {
+    for (int64_t i = 0; i < plan_.rank_count; ++i) positions.push_back(plan_.rank_first + i);
+  }
+  std::string text = some_loss ? "loss not finite for " : "gradient not finite, from ";
+  text += positions.size() == 1 ? "sample " : "samples ";
+  for (size_t i = 0; i < std::min(positions.size(), kSamplesNamed); ++i) {
+    const auto draw = sampler_->draws(flight.step, positions[i], 1).front();
+    text += (i > 0 ? ", " : "") + std::to_string(draw.sample) + " (" +
+            session_.dataset->describe(draw.sample) + ")";
+  }
+  if (positions.size() > kSamplesNamed) {
+    text += " and " + std::to_string(positions.size() - kSamplesNamed) + " more";
+  }
+  return text;
+}
+
+void Trainer::throw_diverged(const StepInFlight& flight, const StepMessage::Content& content) {
+  const std::string cure =
+      ". The data is finite, and the update was not made: the weights are those of the step "
+      "before. Look at these samples; lower optim.lr, set optim.max_grad_norm, or lengthen "
+      "lr_schedule.warmup_steps, and go on from the last checkpoint.";
+  const std::string what = "training diverged at step " + std::to_string(flight.step) + ": ";
+  const auto is_bad = [&](int64_t piece) {
+    const auto index = static_cast<size_t>(piece);
+    return !std::isfinite(content.piece_losses[index]) ||
+           !std::isfinite(content.piece_squares[index]);
+  };
+  const int64_t first = mpi_.rank() * plan_.pieces_per_rank;
+  mpi_.run_on_all_ranks([&] {
+    for (int64_t piece = first; piece < first + plan_.pieces_per_rank; ++piece) {
+      if (is_bad(piece)) {
+        throw DivergedError(what + "rank " + std::to_string(mpi_.rank()) + " has " +
+                            describe_bad_samples(flight) + cure);
+      }
+    }
+  });
+  throw DivergedError(what + "the summed gradient is not finite, though each rank's is" + cure);
+}
+
+void Trainer::wait_for_parameters() {
+  if (gather_) gather_->wait();
+}
+
+// Parameters take the values of their averages, or get their own back.
+void Trainer::exchange_average() {
+  wait_for_parameters();
+  ema_->swap();
+  if (!gather_) return;
+  gather_->start();
+  gather_->wait();
+}
+}  // namespace trireme
