@@ -172,7 +172,7 @@ ExitCode Trainer::run() {
   const auto begin = Clock::now();
   const ExitCode code = train();
   write_trace();
-  report_time(seconds_between(begin, Clock::now()),
+  report_time(std::chrono::duration<double>(Clock::now() - begin).count(),
               code == ExitCode::kStopped ? "stopped" : "done");
   return code;
 }
