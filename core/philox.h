@@ -22,7 +22,9 @@ enum class Stream : uint32_t {
   kValidationSplit = 10,
   kInitialWeights = 11,
   kDropout = 12,
-  kSampling = 13  // Initial noise of generated samples.
+  kSampling = 13,        // Initial noise of generated samples.
+  kAdapterWeights = 20,  // First values of an adapter.
+  kAdapterDropout = 21
 };
 
 // The random numbers of one (seed, stream, epoch, sample): docs/randomness.md. A value type without

@@ -23,6 +23,10 @@ LatentShape shape_of(const LatentDataset& dataset, int64_t sample) {
   throw InternalError("a sample outside every class");
 }
 
+uint64_t number_of(const DrawOptions& options, int64_t sample) {
+  return static_cast<uint64_t>(options.first_sample + sample);
+}
+
 template <typename T>
 std::span<T> row_of(std::vector<T>& values, size_t row, int64_t row_elements) {
   const auto size = static_cast<size_t>(row_elements);
@@ -62,7 +66,7 @@ void read_latents(const LatentDataset& dataset, const DrawOptions& options, uint
   std::vector<float> normals;
   if (dataset.is_moments(sample)) {
     normals.resize(static_cast<size_t>(batch.shape.num_elements()));
-    PositionRandom(options.seed, Stream::kPosterior, epoch, static_cast<uint64_t>(sample))
+    PositionRandom(options.seed, Stream::kPosterior, epoch, number_of(options, sample))
         .normals(normals);
   }
   dataset.read_latent(sample, normals, row_of(batch.latents, row, batch.shape.num_elements()));
@@ -109,7 +113,7 @@ void draw_training_sample(const LatentDataset& dataset, const DrawOptions& optio
   const SampleDraw draw = batch.draws[row];
   const auto random = [&](Stream stream) {
     return PositionRandom(options.seed, stream, static_cast<uint64_t>(draw.epoch),
-                          static_cast<uint64_t>(draw.sample));
+                          number_of(options, draw.sample));
   };
   const uint32_t word = random(Stream::kTimestep).words()[0];
   batch.uniforms[row] = uniform(word);

@@ -34,13 +34,8 @@ struct BatchLoader::Impl {
           LatentBatch batch = make_training_batch(dataset, options.draw, step, first,
                                                   sampler.draws(step, first, options.micro));
           options.trace.record("batch of step " + std::to_string(step), begin, Clock::now());
-          std::unique_lock lock(mutex);
-          const auto has_room = [&] {
-            return ready.size() < static_cast<size_t>(options.num_ahead);
-          };
-          if (!changed.wait(lock, stop, has_room)) return;
-          ready.push_back(std::move(batch));
-          changed.notify_all();
+          if (!offer(std::move(batch), stop)) return;
+          if (options.prior && !offer(prior_batch(step, first), stop)) return;
         }
       }
     } catch (...) {
@@ -50,6 +45,25 @@ struct BatchLoader::Impl {
     const std::lock_guard lock(mutex);
     ended = true;
     changed.notify_all();
+  }
+
+  // Waits for room; false where the loader stops first.
+  bool offer(LatentBatch batch, const std::stop_token& stop) {
+    std::unique_lock lock(mutex);
+    const auto has_room = [&] { return ready.size() < static_cast<size_t>(options.num_ahead); };
+    if (!changed.wait(lock, stop, has_room)) return false;
+    ready.push_back(std::move(batch));
+    changed.notify_all();
+    return true;
+  }
+
+  [[nodiscard]] LatentBatch prior_batch(int64_t step, int64_t first) const {
+    const PriorSource& prior = *options.prior;
+    LatentBatch batch =
+        make_training_batch(*prior.dataset, prior.draw, step, prior.first_position + first,
+                            prior.sampler->draws(step, first, options.micro));
+    batch.loss_weight = prior.loss_weight;
+    return batch;
   }
 
   const LatentDataset& dataset;

@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "core/tracer.h"
@@ -17,7 +18,8 @@ struct DrawOptions {
   double caption_dropout = 0.0;
   double flip = 0.0;
   double noise_offset = 0.0;
-  bool use_text = true;  // Whether the model has cross-attention.
+  bool use_text = true;      // Whether the model has cross-attention.
+  int64_t first_sample = 0;  // Number of the dataset's first sample in its random numbers.
 };
 
 // Makes the training batch of `draws`. REQUIRES: all of one shape. Local, thread-safe.
@@ -36,6 +38,14 @@ struct DrawOptions {
 // This rank's micro-batches in order, made by a thread ahead of the step.
 class BatchLoader {
  public:
+  // A second set of samples, as many as of the first: prior preservation (docs/prior.md).
+  struct PriorSource {
+    const LatentDataset* dataset = nullptr;
+    const GlobalBatchSampler* sampler = nullptr;
+    DrawOptions draw;
+    int64_t first_position = 0;  // Global position of its first sample: after the first set's.
+    double loss_weight = 1.0;
+  };
   struct Options {
     DrawOptions draw;
     int64_t first_step = 1;  // The first step to load.
@@ -45,8 +55,10 @@ class BatchLoader {
     int64_t micro = 1;      // Divides rank_count.
     int num_ahead = 4;      // Batches kept ready.
     TraceTrack trace = {};  // Of the thread.
+    // After each micro-batch comes one of the same positions of this source's own batch.
+    std::optional<PriorSource> prior = std::nullopt;
   };
-  // `dataset` and `sampler` outlive the loader.
+  // `dataset` and `sampler`, also those of `prior`, outlive the loader.
   BatchLoader(const LatentDataset& dataset, const GlobalBatchSampler& sampler, Options options);
   ~BatchLoader();  // Stops the thread.
   BatchLoader(const BatchLoader&) = delete;

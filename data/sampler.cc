@@ -195,7 +195,7 @@ std::vector<SampleDraw> GlobalBatchSampler::draws(int64_t step, int64_t first,
   result.reserve(static_cast<size_t>(count));
   auto epoch = static_cast<int64_t>(begin / num_samples);
   auto index = static_cast<int64_t>(begin % num_samples);
-  const auto stream = static_cast<uint32_t>(at.class_index);
+  const auto stream = options_.first_class + static_cast<uint32_t>(at.class_index);
   Permutation permutation(num_samples, options_.seed, static_cast<uint64_t>(epoch), stream);
   while (static_cast<int64_t>(result.size()) < count) {
     const int64_t k = options_.order == Options::Order::kShuffled ? permutation(index) : index;

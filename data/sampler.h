@@ -45,6 +45,7 @@ class GlobalBatchSampler {
     uint64_t seed = 0;
     int64_t global_batch = 1;
     enum class Order { kShuffled, kByIndex } order = Order::kShuffled;
+    uint32_t first_class = 0;  // Number of the first class in the order's random numbers.
   };
   // The classes and split are copied. Throws UsageError where no sample trains.
   GlobalBatchSampler(std::vector<ShapeClass> classes, Split split, Options options);

@@ -34,7 +34,7 @@ void add_checkpoint_arguments(CLI::App& verb, CheckpointArguments& arguments) {
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
 }
 
-bool OpenedCheckpoint::has_average() const { return is_there(folder / "ema" / "config.json"); }
+bool OpenedCheckpoint::has_average() const { return is_there(folder / "ema"); }
 
 fs::path OpenedCheckpoint::weights(CheckpointWeights which) const {
   if (which == CheckpointWeights::kAveraged) {
@@ -42,7 +42,10 @@ fs::path OpenedCheckpoint::weights(CheckpointWeights which) const {
     throw UsageError("the checkpoint " + folder.string() +
                      " holds no averaged weights: its run had ema.decay = 0. Leave --ema away.");
   }
-  return is_there(folder / "transformer") ? folder / "transformer" : folder / "unet";
+  for (const char* part : {"transformer", "adapter"}) {
+    if (is_there(folder / part)) return folder / part;
+  }
+  return folder / "unet";
 }
 
 OpenedCheckpoint open_checkpoint(const CheckpointArguments& arguments, Verify verify) {

@@ -30,7 +30,8 @@ struct OpenedCheckpoint {
   CheckpointState state;
   Config config;  // The run's, with overrides.
   [[nodiscard]] bool has_average() const;
-  // The model folder. Throws UsageError where there is no average.
+  // The model's folder, or its adapter's; for open_model(). Throws UsageError where there is no
+  // average.
   [[nodiscard]] std::filesystem::path weights(CheckpointWeights which) const;
 };
 // Local. Throws InputError where the checkpoint is not whole, UsageError for a bad override.

@@ -81,6 +81,17 @@ struct Converter {
     if (!first || !second) return std::nullopt;
     return std::array<double, 2>{*first, *second};
   }
+  std::optional<ConfigValue> operator()(const std::map<std::string, double>&) const {
+    const auto* table = node.as_table();
+    if (table == nullptr) return std::nullopt;
+    std::map<std::string, double> numbers;
+    for (const auto& [key, item] : *table) {
+      const auto number = number_in(item);
+      if (!number) return std::nullopt;
+      numbers.emplace(key.str(), *number);
+    }
+    return numbers;
+  }
 };
 
 bool within(const ConfigRange& range, const ConfigValue& value) {
@@ -90,6 +101,10 @@ bool within(const ConfigRange& range, const ConfigValue& value) {
   }
   if (const auto* pair = std::get_if<std::array<double, 2>>(&value)) {
     return range.contains((*pair)[0]) && range.contains((*pair)[1]);
+  }
+  if (const auto* numbers = std::get_if<std::map<std::string, double>>(&value)) {
+    return std::ranges::all_of(*numbers,
+                               [&](const auto& item) { return range.contains(item.second); });
   }
   return true;
 }

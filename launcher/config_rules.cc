@@ -1,9 +1,11 @@
 #include "launcher/config_rules.h"
 
+#include <algorithm>
 #include <bit>
 #include <regex>
 
 #include "core/error.h"
+#include "trainer/freeze.h"
 
 namespace trireme {
 namespace {
@@ -48,7 +50,7 @@ class Rules {
     }
     for (const auto& [key, list] :
          {std::pair{"data.train", &c.data.train}, std::pair{"data.validation", &c.data.validation},
-          std::pair{"adapter.targets", &c.adapter.targets},
+          std::pair{"data.prior", &c.data.prior}, std::pair{"adapter.targets", &c.adapter.targets},
           std::pair{"freeze.patterns", &c.freeze.patterns}}) {
       for (const auto& item : *list) {
         if (item.empty()) fail(key, std::string(key) + " holds an empty string. Remove it");
@@ -59,23 +61,43 @@ class Rules {
 
   void check_patterns() const {
     constexpr size_t kMaxLength = 1000;
-    for (const auto& pattern : config_.freeze.patterns) {
+    std::vector<std::pair<std::string, std::string>> all;
+    for (const auto& pattern : config_.freeze.patterns)
+      all.emplace_back("freeze.patterns", pattern);
+    for (const auto& [pattern, factor] : config_.optim.lr_multipliers)
+      all.emplace_back("optim.lr_multipliers", pattern);
+    for (const auto& [key, pattern] : all) {
       if (pattern.size() > kMaxLength) {
-        fail("freeze.patterns", "a pattern of freeze.patterns has " +
-                                    std::to_string(pattern.size()) + " characters; at most " +
-                                    std::to_string(kMaxLength) + " are allowed");
+        fail(key, "a pattern of " + key + " has " + std::to_string(pattern.size()) +
+                      " characters; at most " + std::to_string(kMaxLength) + " are allowed");
       }
       try {
         (void)std::regex(pattern);
       } catch (const std::regex_error& error) {
-        fail("freeze.patterns", "freeze.patterns: '" + pattern + "' is not a regular expression (" +
-                                    error.what() + "). A literal dot is written \"\\\\.\"");
+        fail(key, key + ": '" + pattern + "' is not a regular expression (" + error.what() +
+                      "). A literal dot is written \"\\\\.\"");
       }
+    }
+  }
+
+  void check_groups() const {
+    const auto& known = freeze_groups();
+    for (const auto& group : config_.freeze.groups) {
+      if (std::ranges::find(known, group) != known.end()) continue;
+      std::string names;
+      for (const auto& name : known) names += (names.empty() ? "" : ", ") + name;
+      fail("freeze.groups",
+           "freeze.groups holds \"" + group + "\", but each must be one of " + names);
     }
   }
 
   void check_combinations() const {
     const auto& c = config_;
+    if (c.adapter.type != "none" && c.adapter.targets.empty()) {
+      fail("adapter.targets",
+           "adapter.targets is empty: the adapter has no layer to add to. Name some, such as "
+           "[\"to_q\", \"to_v\"]");
+    }
     if (c.parallel.shards > 0 && !std::has_single_bit(static_cast<uint64_t>(c.parallel.shards))) {
       fail("parallel.shards",
            "parallel.shards is " + std::to_string(c.parallel.shards) +
@@ -121,6 +143,7 @@ void check_config_rules(const Config& config, const std::string& file, const Pla
   rules.check_pairs();
   rules.check_lists();
   rules.check_patterns();
+  rules.check_groups();
   rules.check_combinations();
 }
 }  // namespace trireme

@@ -119,6 +119,8 @@ std::vector<ConfigKey> run_keys() {
       key<&C::data, &D::validation>("data.validation",
                                     {.trajectory = Trajectory::kWithEarlyStopping}),
       key<&C::data, &D::validation_fraction>("data.validation_fraction", {.range = kBelowOne}),
+      key<&C::data, &D::prior>("data.prior"),
+      key<&C::data, &D::prior_weight>("data.prior_weight", {.range = kNotNegative}),
       key<&C::data, &D::shuffle>("data.shuffle"),
       key<&C::data, &D::caption_dropout>("data.caption_dropout", {.range = kProbability}),
       key<&C::data, &D::flip>("data.flip", {.range = kProbability}),
@@ -160,6 +162,7 @@ std::vector<ConfigKey> optim_keys() {
       key<&C::optim, &O::weight_decay>("optim.weight_decay", {.range = kNotNegative}),
       key<&C::optim, &O::decay_norms_and_biases>("optim.decay_norms_and_biases"),
       key<&C::optim, &O::max_grad_norm>("optim.max_grad_norm", {.range = kNotNegative}),
+      key<&C::optim, &O::lr_multipliers>("optim.lr_multipliers", {.range = kNotNegative}),
       key<&C::optim, &O::lr_base_batch>("optim.lr_base_batch", {.range = kCountOrOff}),
       key<&C::optim, &O::lr_scaling>("optim.lr_scaling"),
       key<&C::optim, &O::lr_scaling_power>("optim.lr_scaling_power",
@@ -183,7 +186,11 @@ std::vector<ConfigKey> weights_keys() {
       key<&C::adapter, &A::alpha>("adapter.alpha", {.range = kPositive}),
       key<&C::adapter, &A::targets>("adapter.targets"),
       key<&C::adapter, &A::dropout>("adapter.dropout", {.range = kBelowOne}),
+      key<&C::adapter, &A::use_rslora>("adapter.use_rslora"),
       key<&C::freeze, &FreezeOptions::patterns>("freeze.patterns"),
+      key<&C::freeze, &FreezeOptions::groups>("freeze.groups"),
+      key<&C::freeze, &FreezeOptions::first_blocks>("freeze.first_blocks",
+                                                    {.range = {.low = 0, .high = 100}}),
       key<&C::early_stopping, &S::metric>("early_stopping.metric",
                                           {.choices = {"val_loss", "val_loss_ema"}}),
       key<&C::early_stopping, &S::patience>("early_stopping.patience", {.range = kCountOrOff}),
@@ -286,6 +293,13 @@ struct TomlWriter {
   std::string operator()(const std::array<double, 2>& value) const {
     return "[" + float_text(value[0]) + ", " + float_text(value[1]) + "]";
   }
+  std::string operator()(const std::map<std::string, double>& value) const {
+    std::string text;
+    for (const auto& [key, number] : value) {
+      text += (text.empty() ? " " : ", ") + quoted(key) + " = " + float_text(number);
+    }
+    return "{" + text + (text.empty() ? "}" : " }");
+  }
 };
 }  // namespace
 
@@ -313,6 +327,9 @@ std::string ConfigKey::type_name() const {
     std::string operator()(const std::string&) const { return "a string"; }
     std::string operator()(const std::vector<std::string>&) const { return "a list of strings"; }
     std::string operator()(const std::array<double, 2>&) const { return "a list of two numbers"; }
+    std::string operator()(const std::map<std::string, double>&) const {
+      return "a table of numbers";
+    }
   };
   return std::visit(Namer{}, get(Config{}));
 }

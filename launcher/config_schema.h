@@ -2,6 +2,7 @@
 #include <array>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -14,7 +15,7 @@ namespace trireme {
 
 // The value of a key as TOML has it; an enumerator is its name.
 using ConfigValue = std::variant<bool, int64_t, double, std::string, std::vector<std::string>,
-                                 std::array<double, 2>>;
+                                 std::array<double, 2>, std::map<std::string, double>>;
 
 // Which values a number may take. Always finite.
 struct ConfigRange {

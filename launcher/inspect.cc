@@ -4,18 +4,20 @@
 
 #include "core/error.h"
 #include "launcher/config_file.h"
+#include "trainer/adapters/lora.h"
 
 namespace trireme {
 namespace {
 namespace fs = std::filesystem;
 
-enum class PathKind { kDataset, kWeights, kModelFolder, kCheckpoint, kRun, kConfig };
+enum class PathKind { kDataset, kWeights, kModelFolder, kAdapter, kCheckpoint, kRun, kConfig };
 
 PathKind kind_of_folder(const fs::path& folder) {
   if (fs::exists(folder / "manifest.json")) return PathKind::kCheckpoint;
   if (fs::exists(folder / "model_index.json") || fs::exists(folder / "config.json")) {
     return PathKind::kModelFolder;
   }
+  if (fs::exists(folder / kLoraWeightsFile)) return PathKind::kAdapter;
   if (fs::exists(folder / "config.toml")) return PathKind::kRun;
   throw InputError(
       "the folder " + folder.string() +
@@ -49,6 +51,8 @@ void inspect_kind(PathKind kind, const fs::path& path, InspectDepth depth, Repor
       return inspect_weights(path, depth, table);
     case PathKind::kModelFolder:
       return inspect_diffusers_folder(path, depth, table);
+    case PathKind::kAdapter:
+      return inspect_adapter(path, depth, table);
     case PathKind::kCheckpoint:
       return inspect_checkpoint(path, depth, table);
     case PathKind::kRun:

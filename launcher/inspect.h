@@ -17,6 +17,7 @@ void inspect_path(const std::filesystem::path& path, InspectDepth depth, std::os
 // The kinds, each adding to `table`.
 void inspect_dataset(const std::filesystem::path& file, InspectDepth depth, ReportTable& table);
 void inspect_weights(const std::filesystem::path& file, InspectDepth depth, ReportTable& table);
+void inspect_adapter(const std::filesystem::path& folder, InspectDepth depth, ReportTable& table);
 void inspect_diffusers_folder(const std::filesystem::path& folder, InspectDepth depth,
                               ReportTable& table);
 void inspect_checkpoint(const std::filesystem::path& folder, InspectDepth depth,

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "launcher/config_file.h"
 #include "launcher/inspect.h"
+#include "trainer/adapters/lora.h"
 #include "trainer/checkpoint/checkpoint.h"
 
 namespace trireme {
@@ -94,10 +95,13 @@ void inspect_checkpoint(const fs::path& folder, InspectDepth depth, ReportTable&
       table.row(entry.filename().string(), format_bytes(fs::file_size(entry)));
     }
   }
-  for (const char* part : {"unet", "transformer", "ema"}) {
-    if (!fs::exists(folder / part / "config.json")) continue;
-    table.heading(part);
-    inspect_diffusers_folder(folder / part, depth, table);
+  for (const char* part : {"unet", "transformer", "adapter", "ema"}) {
+    if (fs::exists(folder / part / "config.json")) {
+      table.heading(part);
+      inspect_diffusers_folder(folder / part, depth, table);
+    } else if (fs::exists(folder / part / kLoraWeightsFile)) {
+      inspect_adapter(folder / part, depth, table);
+    }
   }
 }
 

@@ -76,10 +76,7 @@ std::vector<Nearest> find_nearest(const Session& session, const at::Tensor& late
 }
 
 void put_back_first_model(Session& session) {
-  const Config& config = session.config;
-  session.model = config.model.weights.empty()
-                      ? make_model(config.model.config, config.model.dropout, config.run.seed)
-                      : load_model(config.model.weights, config.model.dropout);
+  session.model = open_model(session.config);
   session.model->to_device(session.device);
 }
 

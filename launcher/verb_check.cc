@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
-#include <regex>
 #include <span>
 #include <string>
 #include <vector>
@@ -19,6 +18,7 @@
 #include "launcher/command_line.h"
 #include "launcher/report_table.h"
 #include "launcher/verbs.h"
+#include "trainer/freeze.h"
 #include "trainer/run_plan.h"
 #include "trainer/session.h"
 
@@ -87,21 +87,13 @@ struct ParameterCount {
 };
 
 ParameterCount count_parameters(const DiffusionModel& model, const FreezeOptions& freeze) {
-  std::vector<std::regex> patterns;
-  for (const auto& pattern : freeze.patterns) {
-    try {
-      patterns.emplace_back(pattern);
-    } catch (const std::regex_error& error) {
-      throw UsageError("freeze.patterns: '" + pattern + "' is not a regular expression (" +
-                       error.what() + "). Escape characters such as ( and [ with a backslash.");
-    }
-  }
-  ParameterCount count;
-  for (const auto& [name, tensor] : model.named_parameters()) {
-    count.all += tensor.numel();
-    const bool frozen = std::ranges::any_of(
-        patterns, [&name](const std::regex& pattern) { return std::regex_search(name, pattern); });
-    if (!frozen) count.trained += tensor.numel();
+  const auto parameters = model.named_parameters();
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : parameters) names.push_back(name);
+  const std::vector<bool> is_trained = select_trained(names, freeze);
+  ParameterCount count{.all = model.num_elements()};
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    if (is_trained[i]) count.trained += parameters[i].second.numel();
   }
   return count;
 }
@@ -180,11 +172,17 @@ int run_check(const CheckArguments& arguments) {
                           .scaled = scale_learning_rate(config.optim, plan.global_batch)};
   const int64_t num_checked = check_latents(*session.dataset);
   if (session.validation_files) (void)check_latents(*session.validation_files);
+  if (session.prior) (void)check_latents(*session.prior);
 
   ReportTable table;
   table.heading("data");
   table.row("training", format_plural(facts.num_training, "sample"));
   table.row("validation", format_plural(facts.num_validation, "sample"));
+  if (session.prior) {
+    table.row("prior", format_plural(session.prior->num_samples(), "sample") + ", " +
+                           std::to_string(plan.global_batch) + " beside each batch, loss x " +
+                           format_number(config.data.prior_weight));
+  }
   table.row("checked", format_count(num_checked) + " latents read" +
                            (num_checked < session.dataset->num_samples()
                                 ? " (all of them: trireme inspect FILE --verify)"

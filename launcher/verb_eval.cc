@@ -81,8 +81,8 @@ int run_eval(MpiEnvironment& mpi, const EvalArguments& arguments) {
   std::optional<ValidationResult> average;
   if (checkpoint.has_average()) {
     mpi.run_on_all_ranks([&] {
-      session->model = load_model(checkpoint.weights(CheckpointWeights::kAveraged),
-                                  checkpoint.config.model.dropout);
+      session->model =
+          open_model(checkpoint.config, checkpoint.weights(CheckpointWeights::kAveraged));
       session->model->to_device(device);
     });
     average = evaluate_validation(mpi, *session);

@@ -32,6 +32,7 @@ struct SampleArguments {
   std::optional<int64_t> steps;
   std::optional<double> guidance;
   std::optional<int64_t> seed;
+  std::optional<double> lora_weight;
   std::string out = "samples.png";
 };
 
@@ -102,6 +103,7 @@ int run_sample(MpiEnvironment& mpi, const SampleArguments& arguments) {
       throw UsageError("there is nothing to sample: sample.count is 0.");
     vae = require_vae(checkpoint.config);
     session = open_session(checkpoint.config, device, checkpoint.weights(arguments.weights));
+    if (arguments.lora_weight) session->model->set_adapter_weight(*arguments.lora_weight);
   });
   if (arguments.content == Content::kSamples) {
     draw_samples(mpi, *session, vae, arguments.out);
@@ -133,6 +135,9 @@ void add_sample_verb(CLI::App& app, std::function<int()>& action) {
   verb->add_option("--steps", arguments->steps, "DDIM steps");
   verb->add_option("--guidance", arguments->guidance, "Classifier-free guidance; 1 is off");
   verb->add_option("--seed", arguments->seed, "Seed of the initial noise");
+  verb->add_option("--lora-weight", arguments->lora_weight,
+                   "Strength of the adapter: 0 is the base, 1 as trained")
+      ->check(CLI::Number);
   verb->add_option("--out", arguments->out, "The picture to write")->capture_default_str();
   verb->add_flag_callback(
       "--ema", [arguments] { arguments->weights = CheckpointWeights::kAveraged; },

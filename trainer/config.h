@@ -1,6 +1,7 @@
 #pragma once
 #include <array>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -28,6 +29,8 @@ struct DataOptions {
   std::vector<std::string> train;
   std::vector<std::string> validation;
   double validation_fraction = 0.0;
+  std::vector<std::string> prior;  // Files of the prior-preservation set; empty: off.
+  double prior_weight = 1.0;       // Of its loss.
   bool shuffle = true;
   double caption_dropout = 0.0;
   double flip = 0.0;
@@ -69,8 +72,9 @@ struct OptimOptions {
   double eps = 1e-8;
   double weight_decay = 0.01;
   bool decay_norms_and_biases = true;
-  double max_grad_norm = 1.0;  // 0: off.
-  int64_t lr_base_batch = 0;   // Global batch that lr was chosen for; 0: lr is used as it is.
+  double max_grad_norm = 1.0;                    // 0: off.
+  std::map<std::string, double> lr_multipliers;  // Regular expression of names -> factor.
+  int64_t lr_base_batch = 0;  // Global batch that lr was chosen for; 0: lr is used as it is.
   LrScaling lr_scaling = LrScaling::kLinear;
   double lr_scaling_power = 0.6;
 };
@@ -81,10 +85,13 @@ struct AdapterOptions {
   double alpha = 16.0;
   std::vector<std::string> targets = {"to_q", "to_k", "to_v", "to_out.0"};
   double dropout = 0.0;
+  bool use_rslora = false;  // Scale alpha / sqrt(rank) instead of alpha / rank.
 };
 
 struct FreezeOptions {
   std::vector<std::string> patterns;
+  std::vector<std::string> groups;
+  int64_t first_blocks = 0;  // Down blocks, middle and up blocks, counted from the input.
 };
 
 struct EarlyStoppingOptions {

@@ -11,7 +11,10 @@
 #endif
 
 #include "core/error.h"
+#include "core/sha256.h"
+#include "trainer/adapters/lora.h"
 #include "trainer/diffusion/scheduler_config.h"
+#include "trainer/models/pretrained_folder.h"
 #include "trainer/pipeline_folder.h"
 
 namespace trireme {
@@ -58,20 +61,56 @@ void check_data_fits(const LatentDataset& dataset, const DiffusionModel& model,
 }
 
 // Weights of convolutions decide in which memory order their outputs are computed.
-void use_channels_last(const DiffusionModel& model) {
+void use_channels_last(DiffusionModel& model) {
   const torch::NoGradGuard no_grad;
-  for (auto& [name, tensor] : model.named_parameters()) {
+  const auto convert = [](const at::Tensor& tensor) {
     if (tensor.dim() == 4) tensor.set_data(tensor.contiguous(at::MemoryFormat::ChannelsLast));
+  };
+  for (const auto& [name, tensor] : model.named_parameters()) convert(tensor);
+  if (AdapterSites* sites = model.adapter_sites()) {  // A base that rests under an adapter.
+    for (const auto& site : *sites) convert(site.weight);
   }
 }
 
-std::unique_ptr<DiffusionModel> open_model(const Config& config,
-                                           const std::filesystem::path& weights) {
-  if (!weights.empty()) return load_model(weights, config.model.dropout);
+std::unique_ptr<DiffusionModel> open_base(const Config& config) {
   if (!config.model.weights.empty()) return load_model(config.model.weights, config.model.dropout);
   return make_model(config.model.config, config.model.dropout, config.run.seed);
 }
+
+AdapterBase identify_base(const Config& config) {
+  const auto& model = config.model;
+  if (!model.weights.empty()) {
+    return {.path = model.weights, .sha256 = sha256_of_weights(model_weights_files(model.weights))};
+  }
+  // Random weights follow from these two.
+  return {.path = model.config,
+          .sha256 = sha256_of_text(sha256_of_file(model.config) + " seed " +
+                                   std::to_string(config.run.seed))};
+}
 }  // namespace
+
+std::unique_ptr<DiffusionModel> open_model(const Config& config,
+                                           const std::filesystem::path& weights) {
+  if (config.adapter.type == "none") {
+    return weights.empty() ? open_base(config) : load_model(weights, config.model.dropout);
+  }
+  auto model = add_lora(open_base(config), identify_base(config), config.adapter, config.run.seed);
+  if (!weights.empty()) model->load(weights);
+  return model;
+}
+
+std::unique_ptr<GlobalBatchSampler> make_prior_sampler(const Session& session,
+                                                       int64_t global_batch) {
+  using Order = GlobalBatchSampler::Options::Order;
+  const auto& classes = session.prior->classes();
+  return std::make_unique<GlobalBatchSampler>(
+      classes, Split(classes),
+      GlobalBatchSampler::Options{
+          .seed = session.config.run.seed,
+          .global_batch = global_batch,
+          .order = session.config.data.shuffle ? Order::kShuffled : Order::kByIndex,
+          .first_class = static_cast<uint32_t>(session.dataset->classes().size())});
+}
 
 const LatentDataset& Session::validation_dataset() const {
   return validation_files ? *validation_files : *dataset;
@@ -92,16 +131,14 @@ int64_t Session::num_validation() const {
 
 Session open_session(Config config, const std::string& device,
                      const std::filesystem::path& weights) {
-  if (config.adapter.type != "none") {
-    throw UsageError("adapter.type = \"" + config.adapter.type +
-                     "\" is not available in this version: set adapter.type = \"none\" to train "
-                     "the model itself.");
-  }
   Session session;
   session.device = device;
   session.dataset = LatentDataset::open(paths_of(config.data.train));
   if (!config.data.validation.empty()) {
     session.validation_files = LatentDataset::open(paths_of(config.data.validation));
+  }
+  if (!config.data.prior.empty()) {
+    session.prior = LatentDataset::open(paths_of(config.data.prior));
   }
   session.split.emplace(session.dataset->classes(), config.data.validation_fraction,
                         config.run.seed);
@@ -110,6 +147,7 @@ Session open_session(Config config, const std::string& device,
   if (session.validation_files) {
     check_data_fits(*session.validation_files, *session.model, "data.validation");
   }
+  if (session.prior) check_data_fits(*session.prior, *session.model, "data.prior");
   if (session.num_training() == 0) {
     throw UsageError("no training samples are left: data.validation_fraction = " +
                      std::to_string(config.data.validation_fraction) + " of " +
@@ -126,6 +164,8 @@ Session open_session(Config config, const std::string& device,
                   .flip = config.data.flip,
                   .noise_offset = config.objective.noise_offset,
                   .use_text = session.model->cross_attention_dim() > 0};
+  session.prior_draw = session.draw;
+  session.prior_draw.first_sample = session.dataset->num_samples();
   session.config = std::move(config);
   return session;
 }

@@ -33,10 +33,12 @@ struct Session {
   std::string device;  // "cpu" or "cuda:N", N the rank's place on its node.
   std::unique_ptr<LatentDataset> dataset;
   std::unique_ptr<LatentDataset> validation_files;  // Of data.validation; null without.
+  std::unique_ptr<LatentDataset> prior;             // Of data.prior; null without.
   std::optional<Split> split;
   std::unique_ptr<DiffusionModel> model;
   std::unique_ptr<NoiseSchedule> schedule;
   DrawOptions draw;
+  DrawOptions prior_draw;  // Its samples are numbered after the training data's.
 
   // The data that validation reads and how its samples are found.
   [[nodiscard]] const LatentDataset& validation_dataset() const;
@@ -44,9 +46,19 @@ struct Session {
   [[nodiscard]] int64_t num_validation() const;
 };
 
-// Opens everything and checks that it fits together. `weights` replaces config.model.weights where
-// it is not empty (a checkpoint's folder). Throws UsageError and InputError; call inside
-// MpiEnvironment::run_on_all_ranks.
+// The model of a configuration: from model.weights or random, with the adapter that [adapter]
+// describes, untrained. `weights`, where not empty, is what a checkpoint holds of it: it replaces
+// the model's weights, or the adapter's. Throws UsageError, InputError. Local.
+[[nodiscard]] std::unique_ptr<DiffusionModel> open_model(const Config& config,
+                                                         const std::filesystem::path& weights = {});
+
+// The order of the prior-preservation set, drawn like that of the training data, whose classes are
+// numbered before its own. REQUIRES: session.prior.
+[[nodiscard]] std::unique_ptr<GlobalBatchSampler> make_prior_sampler(const Session& session,
+                                                                     int64_t global_batch);
+
+// Opens everything and checks that it fits together. `weights` as for open_model(). Throws
+// UsageError and InputError; call inside MpiEnvironment::run_on_all_ranks.
 [[nodiscard]] Session open_session(Config config, const std::string& device,
                                    const std::filesystem::path& weights = {});
 

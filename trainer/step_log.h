@@ -30,7 +30,8 @@ struct StepChecksums {
 struct StepResult {
   int64_t step = 0;
   double loss = 0.0;
-  double grad_norm = 0.0;  // Before clipping.
+  std::optional<double> prior_loss;  // Of the prior set, unweighted; it is part of the loss.
+  double grad_norm = 0.0;            // Before clipping.
   double lr = 0.0;
   double step_seconds = 0.0;
   double data_seconds = 0.0;

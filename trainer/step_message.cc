@@ -6,7 +6,7 @@
 
 namespace trireme {
 namespace {
-// After two numbers a piece: digits, stop requests, two halves of the gradient's checksum; then,
+// After three numbers a piece: digits, stop requests, two halves of the gradient's checksum; then,
 // exchanged later, two halves of the parameters' one.
 constexpr int64_t kStop = kNumDigits;
 constexpr int64_t kGradientChecksum = kStop + 1;
@@ -21,7 +21,7 @@ uint64_t join(double low, double high) {
 
 StepMessage::StepMessage(Communicator& comm, const std::string& device, int64_t num_pieces)
     : comm_(comm), num_pieces_(num_pieces) {
-  const int64_t size = 2 * num_pieces + kTail + 2;
+  const int64_t size = 3 * num_pieces + kTail + 2;
   memory_ = comm.allocate(size, ScalarType::kFloat64);
   values_ = torch::from_blob(memory_->view().data, {size},
                              torch::dtype(torch::kDouble).device(torch::Device(device)));
@@ -38,8 +38,11 @@ at::Tensor StepMessage::piece_loss(int64_t piece) const { return values_.select(
 at::Tensor StepMessage::piece_squares(int64_t piece) const {
   return values_.select(0, num_pieces_ + piece);
 }
-at::Tensor StepMessage::digits() const { return part(2 * num_pieces_, kNumDigits); }
-void StepMessage::request_stop() { part(2 * num_pieces_ + kStop, 1).fill_(1.0); }
+at::Tensor StepMessage::piece_prior_loss(int64_t piece) const {
+  return values_.select(0, 2 * num_pieces_ + piece);
+}
+at::Tensor StepMessage::digits() const { return part(3 * num_pieces_, kNumDigits); }
+void StepMessage::request_stop() { part(3 * num_pieces_ + kStop, 1).fill_(1.0); }
 
 void StepMessage::add_halves(int64_t place, const at::Tensor& checksum) {
   values_.select(0, place).copy_(checksum.bitwise_and(kHalf - 1));
@@ -47,14 +50,14 @@ void StepMessage::add_halves(int64_t place, const at::Tensor& checksum) {
 }
 
 void StepMessage::add_gradient_checksum(const at::Tensor& checksum) {
-  add_halves(2 * num_pieces_ + kGradientChecksum, checksum);
+  add_halves(3 * num_pieces_ + kGradientChecksum, checksum);
 }
 void StepMessage::add_parameter_checksum(const at::Tensor& checksum) {
-  add_halves(2 * num_pieces_ + kTail, checksum);
+  add_halves(3 * num_pieces_ + kTail, checksum);
 }
 
 void StepMessage::exchange() {
-  comm_.all_reduce(view_of(part(0, 2 * num_pieces_ + kTail)), ReduceOp::kSum)->wait();
+  comm_.all_reduce(view_of(part(0, 3 * num_pieces_ + kTail)), ReduceOp::kSum)->wait();
 }
 void StepMessage::exchange_parameter_checksum() {
   comm_.all_reduce(view_of(parameter_checksum_), ReduceOp::kSum)->wait();
@@ -74,7 +77,8 @@ StepMessage::Content StepMessage::read(HostCopy& copy, const std::function<void(
   Content content;
   content.piece_losses.assign(values, values + num_pieces_);
   content.piece_squares.assign(values + num_pieces_, values + 2 * num_pieces_);
-  const double* rest = values + 2 * num_pieces_;
+  content.piece_prior_losses.assign(values + 2 * num_pieces_, values + 3 * num_pieces_);
+  const double* rest = values + 3 * num_pieces_;
   content.stop = rest[kStop] > 0.0;
   content.gradient_checksum = join(rest[kGradientChecksum], rest[kGradientChecksum + 1]);
   content.parameter_checksum = join(rest[kTail], rest[kTail + 1]);

@@ -29,6 +29,8 @@ class StepMessage {
   // norm (0-d); digits of the squared norm of this rank's slice of the summed gradient.
   [[nodiscard]] at::Tensor piece_loss(int64_t piece) const;
   [[nodiscard]] at::Tensor piece_squares(int64_t piece) const;
+  // Its sum of the prior set's losses, unweighted; with their weight they are in piece_loss() too.
+  [[nodiscard]] at::Tensor piece_prior_loss(int64_t piece) const;
   [[nodiscard]] at::Tensor digits() const;  // (kNumDigits)
   void request_stop();
   void add_gradient_checksum(const at::Tensor& checksum);   // 0-d int64, of this rank's slice.
@@ -43,6 +45,7 @@ class StepMessage {
   struct Content {
     std::vector<double> piece_losses;
     std::vector<double> piece_squares;
+    std::vector<double> piece_prior_losses;
     double squared_norm = 0.0;
     bool stop = false;
     double loss_scale = 1.0;

@@ -1,15 +1,16 @@
 #include "trainer/trainer.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
-#include <regex>
 #include <utility>
 
 #include "core/log.h"
 #include "trainer/batch_tensors.h"
 #include "trainer/evaluate/sample_grid.h"
 #include "trainer/evaluate/validation.h"
+#include "trainer/freeze.h"
 #include "trainer/model_agreement.h"
 #include "trainer/optim/parameter_groups.h"
 #include "trainer/precision.h"
@@ -62,6 +63,7 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
           .seed = config_.run.seed,
           .global_batch = plan_.global_batch,
           .order = config_.data.shuffle ? Order::kShuffled : Order::kByIndex});
+  if (session_.prior) prior_sampler_ = make_prior_sampler(session_, plan_.global_batch);
   measure_and_allocate();
   if (options_.resume) mpi_.run_on_all_ranks([&] { load_checkpoint(); });
   if (state_.step < plan_.steps) {
@@ -73,7 +75,8 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
                              .rank_first = plan_.rank_first,
                              .rank_count = plan_.rank_count,
                              .micro = plan_.micro,
-                             .trace = {&tracer_, tracer_.track("loader")}});
+                             .trace = {&tracer_, tracer_.track("loader")},
+                             .prior = prior_source()});
   }
   first_step_ = state_.step;
   if (mpi_.rank() == 0 && !options_.run_dir.empty()) {
@@ -91,27 +94,24 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
 
 Trainer::~Trainer() = default;
 
+std::optional<BatchLoader::PriorSource> Trainer::prior_source() const {
+  if (!session_.prior) return std::nullopt;
+  return BatchLoader::PriorSource{.dataset = session_.prior.get(),
+                                  .sampler = prior_sampler_.get(),
+                                  .draw = session_.prior_draw,
+                                  .first_position = plan_.global_batch,
+                                  .loss_weight = config_.data.prior_weight};
+}
+
 NamedParameters Trainer::trainable_parameters() const {
-  std::vector<std::regex> frozen;
-  for (const auto& pattern : config_.freeze.patterns) {
-    try {
-      frozen.emplace_back(pattern, std::regex::ECMAScript);
-    } catch (const std::regex_error& error) {
-      throw UsageError("freeze.patterns: '" + pattern + "' is not a regular expression (" +
-                       error.what() + ").");
-    }
-  }
+  auto parameters = session_.model->named_parameters();
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : parameters) names.push_back(name);
+  const std::vector<bool> is_trained = select_trained(names, config_.freeze);
   NamedParameters trainable;
-  for (auto& [name, tensor] : session_.model->named_parameters()) {
-    const bool is_frozen =
-        std::any_of(frozen.begin(), frozen.end(),
-                    [&](const std::regex& pattern) { return std::regex_search(name, pattern); });
-    tensor.set_requires_grad(!is_frozen);
-    if (!is_frozen) trainable.emplace_back(name, tensor);
-  }
-  if (trainable.empty()) {
-    throw UsageError(
-        "freeze.patterns matches every parameter of the model: nothing is left to train.");
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    parameters[i].second.set_requires_grad(is_trained[i]);
+    if (is_trained[i]) trainable.push_back(parameters[i]);
   }
   return trainable;
 }

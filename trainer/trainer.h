@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -87,10 +88,14 @@ class Trainer {
   [[nodiscard]] StepResult read_step();
   void note_noise(const StepMessage::Content& content, StepResult& result);
   [[noreturn]] void throw_diverged(const StepInFlight& flight, const StepMessage::Content& content);
+  [[nodiscard]] std::string describe_position(int64_t step, int64_t position) const;
   [[nodiscard]] std::string describe_bad_samples(const StepInFlight& flight) const;
   [[nodiscard]] bool is_something_due() const;
   void record_step();
   [[nodiscard]] at::Tensor micro_losses(const LatentBatch& batch, const BatchTensors& tensors);
+  [[nodiscard]] int64_t num_sources() const;
+  [[nodiscard]] int64_t passes_per_piece() const;
+  [[nodiscard]] std::optional<BatchLoader::PriorSource> prior_source() const;
   void fetch_batches();
   [[nodiscard]] double timed_fetch();
   void wait_for_parameters();
@@ -118,6 +123,7 @@ class Trainer {
   ScaledOptim scaled_;
   std::unique_ptr<Communicator> comm_;
   std::unique_ptr<GlobalBatchSampler> sampler_;
+  std::unique_ptr<GlobalBatchSampler> prior_sampler_;  // Null without data.prior.
   std::unique_ptr<GradientBuckets> buckets_;
   std::unique_ptr<GradientReducer> reducer_;
   std::unique_ptr<ParameterGather> gather_;  // With shard_optimizer.

@@ -22,18 +22,6 @@ NamedTensors on_cpu(const NamedTensors& tensors) {
   return copies;
 }
 
-void copy_parameters(const SafetensorsReader& reader, const NamedTensors& parameters) {
-  const torch::NoGradGuard no_grad;
-  for (const auto& [name, tensor] : parameters) {
-    at::Tensor target = tensor;
-    const at::Tensor stored = reader.read(name);
-    if (stored.sizes() != target.sizes()) {
-      throw InputError(reader.files().front().string() + ": '" + name +
-                       "' has another shape than the model's.");
-    }
-    target.copy_(stored);
-  }
-}
 }  // namespace
 
 void Trainer::load_checkpoint() {
@@ -47,12 +35,14 @@ void Trainer::load_checkpoint() {
         ": batch.per_rank times the number of ranks changed. Start as many ranks as before, or set "
         "batch.global, which holds at any number of ranks.");
   }
-  const SafetensorsReader weights(folder / session_.model->folder_name() /
-                                  "diffusion_pytorch_model.safetensors");
-  copy_parameters(weights, session_.model->named_parameters());
+  if (ema_) {  // The averages are read where parameters are, and put in their place.
+    ema_->swap();
+    session_.model->load(folder / "ema");
+    ema_->swap();
+  }
+  session_.model->load(folder / session_.model->layout().folder);
   const SafetensorsReader optimizer(folder / "optimizer.safetensors");
   optimizer_->load_state(optimizer);
-  if (ema_) ema_->load(SafetensorsReader(folder / "ema" / "diffusion_pytorch_model.safetensors"));
   noise_scale_.restore({.signal = state_.noise_scale_signal,
                         .noise = state_.noise_scale_noise,
                         .weight = state_.noise_scale_weight});
@@ -98,8 +88,7 @@ void Trainer::save_checkpoint() {
     state_.config_toml = options_.config_toml;
     CheckpointContent content{
         .state = state_,
-        .model_folder = session_.model->folder_name(),
-        .model_config_json = session_.model->config_json(),
+        .layout = session_.model->layout(),
         .model = on_cpu(session_.model->named_parameters()),
         .ema = std::move(averages),
         .optimizer = std::move(optimizer),

@@ -32,11 +32,17 @@ at::Tensor Trainer::micro_losses(const LatentBatch& batch, const BatchTensors& t
   return sample_losses(prediction, noised);
 }
 
+// Training data, and with data.prior the prior set.
+int64_t Trainer::num_sources() const { return session_.prior ? 2 : 1; }
+
+// A micro-batch of each source in turn.
+int64_t Trainer::passes_per_piece() const { return plan_.micros_per_piece * num_sources(); }
+
 // A rank whose data is bad says so before any rank starts the step's collectives.
 void Trainer::fetch_batches() {
   mpi_.run_on_all_ranks([&] {
     batches_.clear();
-    const int64_t count = plan_.pieces_per_rank * plan_.micros_per_piece;
+    const int64_t count = plan_.pieces_per_rank * passes_per_piece();
     for (int64_t i = 0; i < count; ++i) batches_.push_back(loader_->next());
   });
 }
@@ -96,8 +102,9 @@ void Trainer::accumulate_piece(int64_t piece, std::vector<at::Tensor>& losses) {
     }
   });
   reducer_->begin_piece();
-  for (int64_t micro = 0; micro < plan_.micros_per_piece; ++micro) {
-    const auto index = static_cast<size_t>(piece * plan_.micros_per_piece + micro);
+  const int64_t num_passes = passes_per_piece();
+  for (int64_t pass = 0; pass < num_passes; ++pass) {
+    const auto index = static_cast<size_t>(piece * num_passes + pass);
     const BatchTensors tensors = upload_->take();
     if (index + 1 < batches_.size()) upload_->start(batches_[index + 1]);
     at::Tensor micro_loss;  // (N)
@@ -107,12 +114,16 @@ void Trainer::accumulate_piece(int64_t piece, std::vector<at::Tensor>& losses) {
       wait_for_parameters();  // Forward has used them, but for some that it does without.
     }
     const auto span = clock_.measure(Phase::kBackward);
-    if (micro + 1 == plan_.micros_per_piece) reducer_->arm();  // Its gradients complete the piece.
-    (micro_loss.sum() * scaler_->scale() / static_cast<double>(plan_.global_batch)).backward();
+    if (pass + 1 == num_passes) reducer_->arm();  // Its gradients complete the piece.
+    const double weight = batches_[index].loss_weight;
+    (micro_loss.sum() * weight * scaler_->scale() / static_cast<double>(plan_.global_batch))
+        .backward();
     const torch::NoGradGuard no_grad;
     losses.push_back(micro_loss.detach());
-    message_->piece_loss(number).add_(losses.back().sum(at::kDouble));
-    if (plan_.num_pieces == 1 && micro == 0 && plan_.micros_per_piece > 1) {
+    const at::Tensor sum = losses.back().sum(at::kDouble);
+    message_->piece_loss(number).add_(sum, weight);
+    if (pass % num_sources() == 1) message_->piece_prior_loss(number).add_(sum);
+    if (plan_.num_pieces == 1 && pass + 1 == num_sources() && plan_.micros_per_piece > 1) {
       for (const auto& bucket : buckets_->flat()) {
         squares.add_(internal::sum_of_squares_of(bucket.grads));
       }
@@ -171,6 +182,12 @@ StepResult Trainer::read_step() {
   for (const double piece : content.piece_losses) {
     result.loss += piece / static_cast<double>(plan_.global_batch);
   }
+  if (session_.prior) {
+    result.prior_loss = 0.0;
+    for (const double piece : content.piece_prior_losses) {
+      *result.prior_loss += piece / static_cast<double>(plan_.global_batch);
+    }
+  }
   result.grad_norm = std::sqrt(content.squared_norm) / content.loss_scale;
   if (config_.parallel.shards > 0) {
     result.checksums = {.gradients = content.gradient_checksum,
@@ -208,13 +225,26 @@ void Trainer::note_noise(const StepMessage::Content& content, StepResult& result
       StepNoise{.signal = estimate.signal, .noise = estimate.noise, .scale = noise_scale_.value()};
 }
 
+std::string Trainer::describe_position(int64_t step, int64_t position) const {
+  const bool is_prior = position >= plan_.global_batch;
+  const auto& sampler = is_prior ? *prior_sampler_ : *sampler_;
+  const auto& dataset = is_prior ? *session_.prior : *session_.dataset;
+  const int64_t place = is_prior ? position - plan_.global_batch : position;
+  const int64_t sample = sampler.draws(step, place, 1).front().sample;
+  return std::to_string(sample) + " (" + dataset.describe(sample) + ")";
+}
+
 std::string Trainer::describe_bad_samples(const StepInFlight& flight) const {
+  // Positions of the batch, and of the prior batch those after them.
   std::vector<int64_t> positions;
-  int64_t position = plan_.rank_first;
-  for (const at::Tensor& losses : flight.losses) {
-    const at::Tensor host = losses.cpu().contiguous();
-    for (int64_t i = 0; i < host.numel(); ++i, ++position) {
-      if (!std::isfinite(host.const_data_ptr<float>()[i])) positions.push_back(position);
+  for (size_t i = 0; i < flight.losses.size(); ++i) {
+    const at::Tensor host = flight.losses[i].cpu().contiguous();
+    const int64_t micro = static_cast<int64_t>(i) / num_sources();
+    const bool is_prior = static_cast<int64_t>(i) % num_sources() == 1;
+    const int64_t first =
+        plan_.rank_first + micro * plan_.micro + (is_prior ? plan_.global_batch : 0);
+    for (int64_t k = 0; k < host.numel(); ++k) {
+      if (!std::isfinite(host.const_data_ptr<float>()[k])) positions.push_back(first + k);
     }
   }
   const bool some_loss = !positions.empty();
@@ -224,9 +254,7 @@ std::string Trainer::describe_bad_samples(const StepInFlight& flight) const {
   std::string text = some_loss ? "loss not finite for " : "gradient not finite, from ";
   text += positions.size() == 1 ? "sample " : "samples ";
   for (size_t i = 0; i < std::min(positions.size(), kSamplesNamed); ++i) {
-    const auto draw = sampler_->draws(flight.step, positions[i], 1).front();
-    text += (i > 0 ? ", " : "") + std::to_string(draw.sample) + " (" +
-            session_.dataset->describe(draw.sample) + ")";
+    text += (i > 0 ? ", " : "") + describe_position(flight.step, positions[i]);
   }
   if (positions.size() > kSamplesNamed) {
     text += " and " + std::to_string(positions.size() - kSamplesNamed) + " more";

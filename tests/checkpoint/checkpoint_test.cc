@@ -42,7 +42,8 @@ class CheckpointTest : public testing::Test {
                     .best_metric = 0.25,
                     .evaluations = 2,
                     .evaluations_without_improvement = 1};
-    result.model_config_json = "{\"_class_name\": \"UNet2DConditionModel\"}";
+    result.layout = {.folder = "unet",
+                     .texts = {{"config.json", "{\"_class_name\": \"UNet2DConditionModel\"}"}}};
     result.model = {{"conv_in.weight", at::full({2, 3}, static_cast<double>(step))}};
     result.ema = {{"conv_in.weight", at::full({2, 3}, 0.5)}};
     result.optimizer = {{"conv_in.weight.exp_avg", at::zeros({2, 3})}};

@@ -122,7 +122,7 @@ TEST_F(UNetTest, SavesAFolderThatItLoads) {
   const auto model = make(3);
   const auto folder = file_.parent_path() / "unet_test_saved";
   std::filesystem::create_directories(folder);
-  save_model_folder(folder, model->config_json(), model->named_parameters());
+  save_model_folder(folder, model->layout(), model->named_parameters());
   const auto loaded = load_model(folder, 0.0);
   EXPECT_TRUE(at::equal(run(*loaded, condition()), run(*model, condition())));
   EXPECT_EQ(loaded->config_json(), model->config_json());

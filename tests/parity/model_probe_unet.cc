@@ -6,12 +6,11 @@
 #include <string>
 #include <vector>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "tests/parity/model_probe.h"
 #include "trainer/models/diffusion_model.h"
 #include "trainer/models/safetensors.h"
+#include "trainer/torch_api.h"
 
 namespace trireme::probe {
 namespace {
@@ -102,7 +101,7 @@ int run_unet_random(std::span<const std::string> arguments) {
   require_count(arguments, 3);
   const auto model = make_model(arguments[0], 0.0, std::stoull(arguments[1]));
   std::filesystem::create_directories(arguments[2]);
-  save_model_folder(arguments[2], model->config_json(), model->named_parameters());
+  save_model_folder(arguments[2], model->layout(), model->named_parameters());
   return 0;
 }
 }  // namespace trireme::probe

@@ -53,16 +53,17 @@ def normals(seed, stream, epoch, sample, count):
 
 
 class Dataset:
-    """Samples of root-bucket files, in the order listed."""
+    """Samples of root-bucket files, in the order listed; the first has number `first`."""
 
-    def __init__(self, paths):
+    def __init__(self, paths, first=0):
+        self.first = first
         self.rows = []
         for path in paths:
             f = h5py.File(path, "r")
             self.rows += [(f, row) for row in range(len(f["latents"]))]
 
     def latent(self, sample, seed, epoch):
-        f, row = self.rows[sample]
+        f, row = self.rows[sample - self.first]
         stored = f["latents"][row].astype(np.float32)
         if f["latents"].attrs.get("kind") == "moments":
             mean, log_variance = np.split(stored, 2)
@@ -71,7 +72,7 @@ class Dataset:
         return (stored - f.attrs.get("shift_factor", 0.0)) * f.attrs["scaling_factor"]
 
     def text(self, sample, seed, epoch, dropout):
-        f, row = self.rows[sample]
+        f, row = self.rows[sample - self.first]
         captions = np.atleast_1d(f["caption_index"][row]) if "caption_index" in f else np.zeros(1, int)
         captions = captions[captions >= 0]
         word = words(seed, CAPTION, epoch, sample)
@@ -151,36 +152,50 @@ def read_order(path, steps):
     return [[row[p] for p in range(len(row))] for row in order]
 
 
-def train(config, order_file, steps):
+def prior_draws(prior, step, batch):
+    """As many samples as the batch, of a set in index order."""
+    places = range((step - 1) * batch, step * batch)
+    return [(place // len(prior.rows), prior.first + place % len(prior.rows)) for place in places]
+
+
+def train(config, order_file, steps, prepare=lambda model: None):
+    """`prepare` changes the model before its parameters are collected; only those that need gradients train."""
     torch.set_num_threads(1)
     model = UNet2DConditionModel.from_pretrained(config["model"]["weights"], subfolder="unet").train()
+    prepare(model)
+    trained = {k: v for k, v in model.named_parameters() if v.requires_grad}
     scheduler = make_scheduler(config)
     optim, objective = config["optim"], config.get("objective", {})
     data = Dataset(config["data"]["train"])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=optim.get("betas", [0.9, 0.999]),
+    optimizer = torch.optim.AdamW(trained.values(), lr=0.0, betas=optim.get("betas", [0.9, 0.999]),
                                   eps=optim.get("eps", 1e-8), weight_decay=optim.get("weight_decay", 0.01))
-    average = {k: v.detach().clone() for k, v in model.named_parameters()}
+    prior = Dataset(config["data"].get("prior", []), len(data.rows))
+    average = {k: v.detach().clone() for k, v in trained.items()}
     lines = []
     for step, draws in enumerate(read_order(order_file, steps), 1):
         assert len(draws) == config["batch"]["global"], (step, len(draws))
         optimizer.zero_grad()
         batch = make_batch(data, config, len(scheduler.alphas_cumprod), draws)
         loss = sample_losses(model, scheduler, objective, batch).mean()
+        if prior.rows:
+            batch = make_batch(prior, config, len(scheduler.alphas_cumprod), prior_draws(prior, step, len(draws)))
+            weight = config["data"].get("prior_weight", 1.0)
+            loss = loss + weight * sample_losses(model, scheduler, objective, batch).mean()
         loss.backward()
-        norm = math.sqrt(sum(p.grad.double().square().sum().item() for p in model.parameters()))
+        norm = math.sqrt(sum(p.grad.double().square().sum().item() for p in trained.values()))
         limit = optim.get("max_grad_norm", 1.0)
         if limit > 0:
-            for p in model.parameters():
+            for p in trained.values():
                 p.grad.mul_(min(1.0, limit / (norm + 1e-6)))
         lr = learning_rate(config, base_rate(config), step, config["run"]["steps"])
         optimizer.param_groups[0]["lr"] = lr
         optimizer.step()
         decay = min(config.get("ema", {}).get("decay", 0.0), (1 + step) / (10 + step))
         with torch.no_grad():
-            for k, v in model.named_parameters():
+            for k, v in trained.items():
                 average[k].mul_(decay).add_(v, alpha=1 - decay)
         lines.append({"step": step, "loss": loss.item(), "lr": lr, "grad_norm": norm})
-    return lines, {k: v.detach().contiguous() for k, v in model.named_parameters()}, average
+    return lines, {k: v.detach().contiguous() for k, v in trained.items()}, average
 
 
 def main(config_file, order_file, out):

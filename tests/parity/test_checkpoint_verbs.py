@@ -120,7 +120,7 @@ def test_export_is_a_folder_that_diffusers_loads(trained, tmp_path, flag, part):
 
 
 def test_export_refuses_what_it_cannot_do(trained, tmp_path):
-    for form in ("lora-peft", "lora-kohya", "single-file", "pickle"):
+    for form in ("lora-peft", "lora-kohya", "pickle"):
         run(0, "export", trained / "run", "--format", form, "--out", tmp_path / "x", code=2)
     run(0, "export", trained / "run", "--format", "diffusers", "--out", tmp_path, code=2)
     run(0, "export", tmp_path / "none", "--format", "diffusers", "--out", tmp_path / "x", code=3)

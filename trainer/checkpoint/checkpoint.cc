@@ -19,7 +19,6 @@
 #include "core/sha256.h"
 #include "trainer/checkpoint/manifest.h"
 #include "trainer/checkpoint/state_file.h"
-#include "trainer/models/diffusion_model.h"
 
 namespace trireme {
 namespace {
@@ -85,11 +84,11 @@ void remove_leftovers(const fs::path& checkpoints) {
 }
 
 void write_files(const fs::path& folder, const CheckpointContent& content) {
-  fs::create_directories(folder / content.model_folder);
-  save_model_folder(folder / content.model_folder, content.model_config_json, content.model);
+  fs::create_directories(folder / content.layout.folder);
+  save_model_folder(folder / content.layout.folder, content.layout, content.model);
   if (!content.ema.empty()) {
     fs::create_directories(folder / "ema");
-    save_model_folder(folder / "ema", content.model_config_json, content.ema);
+    save_model_folder(folder / "ema", content.layout, content.ema);
   }
   write_safetensors(folder / "optimizer.safetensors", content.optimizer);
   for (const auto& [name, text] : content.extra_files) {
@@ -163,7 +162,7 @@ void check_file(const fs::path& folder, const std::string& name, const Manifest:
 fs::path write_checkpoint(const fs::path& checkpoints, const CheckpointContent& content,
                           int64_t keep) {
   const int64_t step = content.state.step;
-  check(step >= 0 && is_plain_path(content.model_folder), "a checkpoint's step and model folder");
+  check(step >= 0 && is_plain_path(content.layout.folder), "a checkpoint's step and model folder");
   const std::string name = folder_name(step);
   const fs::path beside = checkpoints / (std::string(kTemporary) + name);
   guarded(checkpoints, [&] {

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "trainer/models/diffusion_model.h"
 #include "trainer/models/safetensors.h"
 
 namespace trireme {
@@ -28,10 +29,9 @@ struct CheckpointState {
 
 struct CheckpointContent {
   CheckpointState state;
-  std::string model_folder = "unet";  // or "transformer"
-  std::string model_config_json;
-  NamedTensors model;  // float32, CPU
-  NamedTensors ema;    // empty: none
+  WeightsLayout layout;  // Of the model's folder, and of ema/.
+  NamedTensors model;    // float32, CPU
+  NamedTensors ema;      // empty: none
   NamedTensors optimizer;
   // Small JSON files of the base model kept with the checkpoint, "scheduler/scheduler_config.json"
   // -> text.

@@ -4,9 +4,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -85,6 +84,7 @@ SpatialTransformer::SpatialTransformer(const ParameterScope& scope, const Transf
   proj_in_weight_ =
       in.add("weight", projection_shape(projection, inner, channels), projection_init(channels));
   proj_in_bias_ = in.add("bias", {inner}, projection_init(channels));
+  proj_in_site_ = in.add_site(proj_in_weight_);
   for (int64_t i = 0; i < shape.num_layers; ++i) {
     blocks_.emplace_back(scope / "transformer_blocks" / i, shape, inner);
   }
@@ -92,13 +92,15 @@ SpatialTransformer::SpatialTransformer(const ParameterScope& scope, const Transf
   proj_out_weight_ =
       out.add("weight", projection_shape(projection, channels, inner), projection_init(inner));
   proj_out_bias_ = out.add("bias", {channels}, projection_init(inner));
+  proj_out_site_ = out.add_site(proj_out_weight_);
 }
 
 at::Tensor SpatialTransformer::operator()(const at::Tensor& x, const at::Tensor& text) const {
-  const at::Tensor pixels = norm_(x).flatten(2).transpose(1, 2);   // (N, HW, C)
-  at::Tensor y = project(pixels, proj_in_weight_, proj_in_bias_);  // (N, HW, inner)
+  const at::Tensor pixels = norm_(x).flatten(2).transpose(1, 2);  // (N, HW, C)
+  at::Tensor y = with_adapter(proj_in_site_, pixels,
+                              project(pixels, proj_in_weight_, proj_in_bias_));  // (N, HW, inner)
   for (const auto& block : blocks_) y = block(y, text);
-  y = project(y, proj_out_weight_, proj_out_bias_);                   // (N, HW, C)
+  y = with_adapter(proj_out_site_, y, project(y, proj_out_weight_, proj_out_bias_));  // (N, HW, C)
   return x + y.transpose(1, 2).unflatten(2, {x.size(2), x.size(3)});  // (N, C, H, W)
 }
 }  // namespace trireme

@@ -79,8 +79,10 @@ class SpatialTransformer {
   GroupNorm norm_;
   at::Tensor proj_in_weight_;  // (inner, C) or (inner, C, 1, 1)
   at::Tensor proj_in_bias_;
+  const AdapterSite* proj_in_site_;
   std::vector<TransformerBlock> blocks_;
   at::Tensor proj_out_weight_;  // (C, inner) or (C, inner, 1, 1)
   at::Tensor proj_out_bias_;
+  const AdapterSite* proj_out_site_;
 };
 }  // namespace trireme

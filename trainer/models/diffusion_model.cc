@@ -158,12 +158,48 @@ std::unique_ptr<DiffusionModel> load_model(const fs::path& weights, double dropo
   return std::move(blank.model);
 }
 
-void save_model_folder(const fs::path& folder, const std::string& config_json,
+std::vector<fs::path> model_weights_files(const fs::path& weights) {
+  return SafetensorsReader(find_files(weights).weights).files();
+}
+
+void save_model_folder(const fs::path& folder, const WeightsLayout& layout,
                        const std::vector<std::pair<std::string, at::Tensor>>& tensors) {
   NamedTensors floats;
   for (const auto& [name, tensor] : tensors)
-    floats.emplace_back(name, tensor.detach().to(at::kFloat));
-  write_safetensors(folder / "diffusion_pytorch_model.safetensors", floats);
-  write_text_file_atomically(folder / "config.json", config_json);
+    floats.emplace_back(layout.prefix + name, tensor.detach().to(at::kFloat));
+  write_safetensors(folder / layout.file, floats, layout.metadata);
+  for (const auto& [name, text] : layout.texts) write_text_file_atomically(folder / name, text);
+}
+
+int64_t DiffusionModel::num_elements() const {
+  int64_t count = 0;
+  for (const auto& [name, tensor] : named_parameters()) count += tensor.numel();
+  return count;
+}
+
+void DiffusionModel::set_adapter_weight(double weight) {
+  throw UsageError("there is no adapter to weigh (weight " + std::to_string(weight) +
+                   "): the run trained the weights themselves. Leave --lora-weight away.");
+}
+
+WeightsLayout DiffusionModel::layout() const {
+  return {.folder = folder_name(), .texts = {{"config.json", config_json()}}};
+}
+
+void DiffusionModel::load(const fs::path& folder) {
+  const at::NoGradGuard no_grad;
+  const WeightsLayout place = layout();
+  const SafetensorsReader reader(folder / place.file);
+  for (const auto& [name, tensor] : named_parameters()) {
+    at::Tensor target = tensor;
+    const at::Tensor stored = reader.read(place.prefix + name);
+    if (stored.sizes() != target.sizes()) {
+      throw InputError(reader.files().front().string() + ": '" + place.prefix + name +
+                       "' has shape " + shape_text(stored.sizes()) + ", the model's is " +
+                       shape_text(target.sizes()) +
+                       ". It was written with another configuration; use the one it belongs to.");
+    }
+    target.copy_(stored);
+  }
 }
 }  // namespace trireme

@@ -9,6 +9,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "trainer/models/adapter_site.h"
+
 namespace trireme {
 
 // What conditions a forward pass. Undefined tensors are absent.
@@ -27,10 +29,18 @@ struct DropoutKey {
   int64_t first_position = 0;
 };
 
-enum class Mode { kTrain, kEvaluate };
+// How the parameters of a model lie in a folder: the weights file, and small texts beside it.
+struct WeightsLayout {
+  std::string folder;  // In a checkpoint: "unet", "transformer" or "adapter".
+  std::string file = "diffusion_pytorch_model.safetensors";
+  std::string prefix;                                                // Of tensor names in the file.
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};  // In the file's header.
+  std::vector<std::pair<std::string, std::string>> texts;            // File name -> text.
+};
 
 // A denoiser: predicts from noised latents, timestep and condition. Its parameters bear diffusers'
-// names. Local; use from one thread.
+// names. With an adapter (trainer/adapters/lora.h) its parameters are the adapter's, and the
+// network's are a frozen base. Local; use from one thread.
 class DiffusionModel {
  public:
   virtual ~DiffusionModel() = default;
@@ -41,8 +51,9 @@ class DiffusionModel {
                                            const Condition& condition,
                                            const std::optional<DropoutKey>& dropout_key) = 0;
 
-  // Name and tensor in registration order. The tensors are the live parameters: assigning
-  // `.set_data()` to them redirects the model to other storage.
+  // What can be trained, and what a checkpoint holds: name and tensor in registration order. The
+  // tensors are the live parameters: assigning `.set_data()` to them redirects the model to other
+  // storage.
   [[nodiscard]] virtual std::vector<std::pair<std::string, at::Tensor>> named_parameters()
       const = 0;
 
@@ -58,6 +69,23 @@ class DiffusionModel {
   // From now on a forward pass keeps the inputs of the network's blocks only, and backward computes
   // what lies inside once more: less memory, a third more time, the same bits.
   virtual void use_activation_checkpointing() {}
+
+  // The layers that an adapter can add to; nullptr where there are none.
+  [[nodiscard]] virtual AdapterSites* adapter_sites() { return nullptr; }
+  // The parameters of a plain network that computes the same: named_parameters(), or with an
+  // adapter copies of the base's with the adapter added, in float32.
+  [[nodiscard]] virtual std::vector<std::pair<std::string, at::Tensor>> merged_parameters() const {
+    return named_parameters();
+  }
+  // Elements of all parameters, those of a frozen base included.
+  [[nodiscard]] virtual int64_t num_elements() const;
+  // Multiplies what the adapter adds (1 at first). Throws UsageError where there is no adapter.
+  virtual void set_adapter_weight(double weight);
+
+  // How named_parameters() are stored.
+  [[nodiscard]] virtual WeightsLayout layout() const;
+  // Fills the parameters from a folder of that layout. Throws InputError naming file and tensor.
+  virtual void load(const std::filesystem::path& folder);
 };
 
 // Builds the network of a diffusers config.json with random weights: torch's default
@@ -71,8 +99,12 @@ class DiffusionModel {
 [[nodiscard]] std::unique_ptr<DiffusionModel> load_model(const std::filesystem::path& weights,
                                                          double dropout);
 
-// Writes config.json and diffusion_pytorch_model.safetensors (float32) into `folder`, which exists.
+// The weights file, or the shards of one, that load_model() reads.
+[[nodiscard]] std::vector<std::filesystem::path> model_weights_files(
+    const std::filesystem::path& weights);
+
+// Writes the texts and the weights file (float32) of `layout` into `folder`, which exists.
 // `tensors` holds the parameters under their names (live ones, or EMA's).
-void save_model_folder(const std::filesystem::path& folder, const std::string& config_json,
+void save_model_folder(const std::filesystem::path& folder, const WeightsLayout& layout,
                        const std::vector<std::pair<std::string, at::Tensor>>& tensors);
 }  // namespace trireme

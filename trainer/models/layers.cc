@@ -9,10 +9,9 @@
 #include <utility>
 #include <vector>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "core/philox.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -61,12 +60,28 @@ at::Tensor ParameterScope::add(std::string_view name, std::vector<int64_t> shape
   return tensor;
 }
 
+const AdapterSite* ParameterScope::add_site(const at::Tensor& weight, int64_t stride,
+                                            int64_t padding) const {
+  if (sites_ == nullptr) return nullptr;
+  sites_->push_back({.name = prefix_.substr(0, prefix_.size() - 1),
+                     .weight = weight,
+                     .stride = {stride, stride},
+                     .padding = {padding, padding}});
+  return &sites_->back();
+}
+
+at::Tensor with_adapter(const AdapterSite* site, const at::Tensor& x, at::Tensor y) {
+  return site != nullptr && site->adapter != nullptr ? y + (*site->adapter)(x) : y;
+}
+
 Linear::Linear(const ParameterScope& scope, int64_t in, int64_t out, Bias bias)
-    : weight_(scope.add("weight", {out, in}, fan_in_uniform(in))) {
+    : weight_(scope.add("weight", {out, in}, fan_in_uniform(in))), site_(scope.add_site(weight_)) {
   if (bias == Bias::kPresent) bias_ = scope.add("bias", {out}, fan_in_uniform(in));
 }
 
-at::Tensor Linear::operator()(const at::Tensor& x) const { return at::linear(x, weight_, bias_); }
+at::Tensor Linear::operator()(const at::Tensor& x) const {
+  return with_adapter(site_, x, at::linear(x, weight_, bias_));
+}
 
 Conv2d::Conv2d(const ParameterScope& scope, int64_t in, int64_t out, Options options)
     : options_(options) {
@@ -74,12 +89,13 @@ Conv2d::Conv2d(const ParameterScope& scope, int64_t in, int64_t out, Options opt
   const Init init = fan_in_uniform(in * kernel * kernel);
   weight_ = scope.add("weight", {out, in, kernel, kernel}, init);
   bias_ = scope.add("bias", {out}, init);
+  site_ = scope.add_site(weight_, options.stride, options.padding);
 }
 
 at::Tensor Conv2d::operator()(const at::Tensor& x) const {
   const std::array<int64_t, 2> stride = {options_.stride, options_.stride};
   const std::array<int64_t, 2> padding = {options_.padding, options_.padding};
-  return at::conv2d(x, weight_, bias_, stride, padding);
+  return with_adapter(site_, x, at::conv2d(x, weight_, bias_, stride, padding));
 }
 
 GroupNorm::GroupNorm(const ParameterScope& scope, int64_t groups, int64_t channels, double eps)
@@ -146,24 +162,27 @@ at::Tensor sinusoidal_embedding(const at::Tensor& timesteps, int64_t channels, S
   return embedding;  // (N, channels)
 }
 
-void initialize_parameters(const std::vector<NamedParameter>& parameters, uint64_t seed) {
+void initialize_parameter(const NamedParameter& parameter, const PositionRandom& random) {
   const at::NoGradGuard no_grad;
+  at::Tensor tensor = parameter.tensor;
+  switch (parameter.init.kind) {
+    case Init::Kind::kOnes:
+      tensor.fill_(1.0F);
+      break;
+    case Init::Kind::kZeros:
+      tensor.zero_();
+      break;
+    case Init::Kind::kUniform:
+    case Init::Kind::kNormal:
+      fill_randomly(parameter, random);
+      break;
+  }
+}
+
+void initialize_parameters(const std::vector<NamedParameter>& parameters, uint64_t seed) {
   uint64_t index = 0;
   for (const auto& parameter : parameters) {
-    at::Tensor tensor = parameter.tensor;
-    switch (parameter.init.kind) {
-      case Init::Kind::kOnes:
-        tensor.fill_(1.0F);
-        break;
-      case Init::Kind::kZeros:
-        tensor.zero_();
-        break;
-      case Init::Kind::kUniform:
-      case Init::Kind::kNormal:
-        fill_randomly(parameter, PositionRandom(seed, Stream::kInitialWeights, 0, index));
-        break;
-    }
-    ++index;
+    initialize_parameter(parameter, PositionRandom(seed, Stream::kInitialWeights, 0, index++));
   }
 }
 }  // namespace trireme

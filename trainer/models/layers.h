@@ -7,6 +7,9 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "core/philox.h"
+#include "trainer/models/adapter_site.h"
+
 namespace trireme {
 
 // How a parameter starts where a model begins from random weights.
@@ -26,16 +29,22 @@ struct NamedParameter {
 // list is in the order of construction, which is that of diffusers' named_parameters().
 class ParameterScope {
  public:
-  // `parameters` outlives the scope.
-  explicit ParameterScope(std::vector<NamedParameter>& parameters) : parameters_(&parameters) {}
+  // `parameters` outlives the scope; so does `sites`, which lists the layers that an adapter can
+  // add to. Without it there are none.
+  explicit ParameterScope(std::vector<NamedParameter>& parameters, AdapterSites* sites = nullptr)
+      : parameters_(&parameters), sites_(sites) {}
   // The scope of a part: `scope / "attn1" / "to_q"` adds names `attn1.to_q.…`.
   [[nodiscard]] ParameterScope operator/(std::string_view part) const;
   [[nodiscard]] ParameterScope operator/(int64_t index) const;
   // Adds an uninitialised float32 parameter that requires a gradient.
   [[nodiscard]] at::Tensor add(std::string_view name, std::vector<int64_t> shape, Init init) const;
+  // Lists the layer of this scope, whose weight this is; nullptr where layers are not listed.
+  [[nodiscard]] const AdapterSite* add_site(const at::Tensor& weight, int64_t stride = 1,
+                                            int64_t padding = 0) const;
 
  private:
   std::vector<NamedParameter>* parameters_;
+  AdapterSites* sites_;
   std::string prefix_;
 };
 
@@ -51,6 +60,7 @@ class Linear {
  private:
   at::Tensor weight_;  // (out, in)
   at::Tensor bias_;    // (out) or undefined
+  const AdapterSite* site_;
 };
 
 class Conv2d {
@@ -68,6 +78,7 @@ class Conv2d {
   at::Tensor weight_;  // (out, in, kernel, kernel)
   at::Tensor bias_;    // (out)
   Options options_;
+  const AdapterSite* site_;
 };
 
 class GroupNorm {
@@ -117,6 +128,9 @@ enum class SinusoidOrder { kSinCos, kCosSin };
 // timesteps: (N) of any dtype; result: (N, channels) float32.
 [[nodiscard]] at::Tensor sinusoidal_embedding(const at::Tensor& timesteps, int64_t channels,
                                               SinusoidOrder order, double freq_shift);
+
+// Sets the parameter as its Init says, from random numbers of that position where it says so.
+void initialize_parameter(const NamedParameter& parameter, const PositionRandom& random);
 
 // Fills the parameters with torch's default initialisation, drawn from Philox with Stream
 // kInitialWeights, the parameter's index as sample and the element's as position in the stream.

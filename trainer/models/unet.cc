@@ -28,8 +28,7 @@ std::string shape_text(const at::Tensor& tensor) {
 
 class UNet : public DiffusionModel {
  public:
-  UNet(UNetConfig config, std::string config_json, std::vector<NamedParameter>& parameters)
-      : UNet(std::move(config), std::move(config_json), parameters, ParameterScope(parameters)) {}
+  UNet(UNetConfig config, std::string config_json);
 
   at::Tensor forward(const at::Tensor& latents, const at::Tensor& timesteps,
                      const Condition& condition,
@@ -47,6 +46,8 @@ class UNet : public DiffusionModel {
   bool takes_class_labels() const noexcept override {
     return config_.class_embedding != ClassEmbedding::kNone;
   }
+  AdapterSites* adapter_sites() override { return &sites_; }
+  const std::vector<NamedParameter>& parameters() const noexcept { return parameters_; }
   std::string config_json() const override { return config_json_; }
   std::string folder_name() const override { return "unet"; }
   void to_device(const std::string& device) override {
@@ -57,8 +58,6 @@ class UNet : public DiffusionModel {
   void use_activation_checkpointing() override { recomputes_ = true; }
 
  private:
-  UNet(UNetConfig config, std::string config_json, std::vector<NamedParameter>& parameters,
-       const ParameterScope& scope);
   void check_inputs(const at::Tensor& latents, const Condition& condition) const;
   at::Tensor embed(const at::Tensor& timesteps, const Condition& condition) const;  // (N, E)
   at::Tensor embed_class(const at::Tensor& labels) const;
@@ -69,6 +68,7 @@ class UNet : public DiffusionModel {
   UNetConfig config_;
   std::string config_json_;
   std::vector<NamedParameter> parameters_;
+  AdapterSites sites_;
   Conv2d conv_in_;
   TimestepEmbedding time_embedding_;
   at::Tensor class_table_;  // (num_class_embeds, E), with ClassEmbedding::kTable
@@ -82,14 +82,15 @@ class UNet : public DiffusionModel {
   bool recomputes_ = false;
 };
 
-UNet::UNet(UNetConfig config, std::string config_json, std::vector<NamedParameter>& parameters,
-           const ParameterScope& scope)
+UNet::UNet(UNetConfig config, std::string config_json)
     : config_(std::move(config)),
       config_json_(std::move(config_json)),
-      conv_in_(scope / "conv_in", config_.in_channels, config_.down_blocks.front().channels,
-               same_size(config_.conv_in_kernel)),
-      time_embedding_(scope / "time_embedding", config_.down_blocks.front().channels,
-                      config_.time_embed_dim, config_.act_fn, config_.timestep_post_act) {
+      conv_in_(ParameterScope(parameters_, &sites_) / "conv_in", config_.in_channels,
+               config_.down_blocks.front().channels, same_size(config_.conv_in_kernel)),
+      time_embedding_(ParameterScope(parameters_, &sites_) / "time_embedding",
+                      config_.down_blocks.front().channels, config_.time_embed_dim, config_.act_fn,
+                      config_.timestep_post_act) {
+  const ParameterScope scope(parameters_, &sites_);
   const int64_t first = config_.down_blocks.front().channels;
   if (config_.class_embedding == ClassEmbedding::kTable) {
     class_table_ = (scope / "class_embedding")
@@ -125,7 +126,6 @@ UNet::UNet(UNetConfig config, std::string config_json, std::vector<NamedParamete
   conv_norm_out_.emplace(scope / "conv_norm_out", config_.norm_num_groups, first, config_.norm_eps);
   conv_out_.emplace(scope / "conv_out", first, config_.out_channels,
                     same_size(config_.conv_out_kernel));
-  parameters_ = parameters;
 }
 
 void UNet::check_inputs(const at::Tensor& latents, const Condition& condition) const {
@@ -251,8 +251,8 @@ at::Tensor UNet::forward(const at::Tensor& latents, const at::Tensor& timesteps,
 }  // namespace
 
 BlankModel make_blank_unet(const UNetConfig& config, std::string config_json) {
-  BlankModel blank;
-  blank.model = std::make_unique<UNet>(config, std::move(config_json), blank.parameters);
-  return blank;
+  auto model = std::make_unique<UNet>(config, std::move(config_json));
+  std::vector<NamedParameter> parameters = model->parameters();
+  return {std::move(model), std::move(parameters)};
 }
 }  // namespace trireme

@@ -5,30 +5,14 @@
 #include <optional>
 #include <vector>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "core/philox.h"
+#include "trainer/models/dropout.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
 constexpr Conv2d::Options kThreeByThree{.kernel = 3, .stride = 1, .padding = 1};
-
-// Zeroes elements with probability `probability` and scales the rest. The mask comes from a
-// generator of its own, seeded by Philox from the key and the layer's number, so that it depends on
-// nothing else.
-at::Tensor drop(const at::Tensor& x, double probability, const DropoutKey& key, uint32_t layer) {
-  if (probability >= 1.0) return x * 0.0;
-  const auto words =
-      philox4x32({layer, static_cast<uint32_t>(Stream::kDropout), static_cast<uint32_t>(key.step),
-                  static_cast<uint32_t>(key.first_position)},
-                 {static_cast<uint32_t>(key.seed), static_cast<uint32_t>(key.seed >> 32)});
-  at::Generator generator = at::globalContext().defaultGenerator(x.device()).clone();
-  generator.set_current_seed(uint64_t{words[1]} << 32 | words[0]);
-  const double keep = 1.0 - probability;
-  const at::Tensor mask = at::empty(x.sizes(), x.options()).bernoulli_(keep, generator).div_(keep);
-  return x * mask;
-}
 
 TransformerShape transformer_shape(const UNetConfig& config, const UNetBlockConfig& block,
                                    int64_t num_layers) {
@@ -86,7 +70,9 @@ at::Tensor ResnetBlock::operator()(const at::Tensor& x, const UNetPass& pass) co
     y = norm2_(y) * (1 + parts[0]) + parts[1];
   }
   y = activate(activation_, y);
-  if (pass.dropout_key && dropout_ > 0.0) y = drop(y, dropout_, *pass.dropout_key, number_);
+  if (pass.dropout_key && dropout_ > 0.0) {
+    y = drop(y, dropout_, *pass.dropout_key, Stream::kDropout, number_);
+  }
   y = (conv_shortcut_ ? (*conv_shortcut_)(x) : x) + conv2_(y);
   return output_scale_factor_ == 1.0 ? y : y / output_scale_factor_;
 }

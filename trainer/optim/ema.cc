@@ -4,7 +4,6 @@
 
 #include "core/error.h"
 #include "trainer/optim/elementwise_kernels.h"
-#include "trainer/optim/flat_state.h"
 #include "trainer/optim/optimizer.h"
 #include "trainer/torch_api.h"
 
@@ -50,8 +49,6 @@ void Ema::update(int64_t step) {
 }
 
 NamedTensors Ema::tensors() const { return averages_->tensors(); }
-
-void Ema::load(const SafetensorsReader& reader) { averages_->load(reader); }
 
 void Ema::swap() {
   const torch::NoGradGuard no_grad;

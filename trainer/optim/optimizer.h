@@ -84,7 +84,6 @@ class Ema {
   void update(int64_t step);  // After update `step` (from 1): d = min(decay, (1 + s) / (10 + s)).
   // By parameter name; views where the range holds all of a tensor, zero where it holds nothing.
   [[nodiscard]] NamedTensors tensors() const;
-  void load(const SafetensorsReader& reader);
   // Exchanges the parameters' values with the averages; twice restores them.
   void swap();
 
