@@ -206,6 +206,18 @@ TEST(ParameterGroupsTest, NormsAndBiasesKeepTheirSizeByChoice) {
   }
 }
 
+TEST(ParameterGroupsTest, RatesAreMultipliedByEveryPatternFound) {
+  auto buckets = make_buckets();
+  const std::string first = buckets[0].segments[0].name;
+  OptimOptions options;
+  options.lr_multipliers = {{"^" + first + "$", 0.5}, {".", 3.0}};
+  assign_parameter_groups(options, buckets);
+  EXPECT_EQ(buckets[0].segments[0].lr_multiplier, 1.5);
+  EXPECT_EQ(buckets[0].segments[1].lr_multiplier, 3.0);
+  options.lr_multipliers = {{"no such name", 2.0}};
+  EXPECT_THROW(assign_parameter_groups(options, buckets), UsageError);
+}
+
 TEST(ParameterGroupsTest, RangesDoNotMatterWithGroups) {
   for (const auto name : kElementwise) {
     auto whole = make_buckets();

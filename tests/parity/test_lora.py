@@ -104,6 +104,7 @@ def test_losses_and_weights_are_those_of_peft(reference, ranks):
     for mine, theirs in zip(ours, lines, strict=True):
         for key, tolerance in (("loss", 1e-5), ("lr", 1e-12), ("grad_norm", 1e-4)):
             assert mine[key] == pytest.approx(theirs[key], rel=tolerance), (mine["step"], key)
+    assert all(("prior_loss" in line) == ("prior =" in config.read_text()) for line in ours)
     checkpoint = run_dir / "checkpoints" / "latest"
     compare_weights(checkpoint / "adapter", weights)
     if "[ema]" in config.read_text():
@@ -190,3 +191,23 @@ def test_freezing_reaches_into_the_adapter(inputs, tmp_path):
             assert ("down_blocks" in name) == (not tensor.any()), name
     assert all("lora_B" in name and "down_blocks" not in name for name in load_file(
         checkpoint / "optimizer.safetensors"))
+
+
+def test_rate_multipliers_by_pattern(inputs, tmp_path):
+    """A factor of 0 keeps tensors, 2 moves those of a first step twice as far."""
+    config = write_case("attention", inputs, tmp_path, run={"steps": 1}, optim={"weight_decay": 0.0})
+    moved = []
+    for factors in ("{}", '{"lora_B" = 2.0, "up_blocks" = 0.0}'):
+        run_dir = tmp_path / f"run-{len(moved)}"
+        tiny_run.run(1, "train", config, "--run-dir", run_dir, "--set", f"optim.lr_multipliers={factors}")
+        moved.append(load_file(run_dir / "checkpoints" / "latest" / "adapter" / "pytorch_lora_weights.safetensors"))
+    for name, plain in moved[0].items():
+        if ".lora_B." in name:
+            factor = 0.0 if "up_blocks" in name else 2.0
+            torch.testing.assert_close(moved[1][name], factor * plain, rtol=1e-5, atol=0)
+    done = tiny_run.run(2, "train", config, "--fresh", "--set", 'optim.lr_multipliers={"nothing" = 2.0}', code=2)
+    assert "'nothing' is found in no" in done.stderr
+    assert "not a regular" in tiny_run.run(0, "check", config, "--set", 'optim.lr_multipliers={"(" = 2.0}', code=2).stderr
+    assert "at least 0" in tiny_run.run(0, "check", config, "--set", 'optim.lr_multipliers={"a" = -1.0}', code=2).stderr
+    # The resolved configuration reads back.
+    tiny_run.run(1, "train", tmp_path / "run-1" / "config.toml")
