@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <fstream>
 #include <limits>
+#include <map>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -253,6 +254,10 @@ ConfigValue another_value(const ConfigKey& key) {
   const ConfigValue value = key.get(Config{});
   if (key.name == "parallel.shards") return int64_t{4};
   if (key.name == "freeze.patterns") return std::vector<std::string>{R"(a\.b "c")"};
+  if (key.name == "freeze.groups") return std::vector<std::string>{"encoder"};
+  if (key.name == "optim.lr_multipliers") {
+    return std::map<std::string, double>{{R"(a\.b "c")", 0.1 + 0.2}, {"lora_B", 16.0}};
+  }
   if (!key.choices.empty()) return std::string(key.choices.back());
   if (const auto* flag = std::get_if<bool>(&value)) return !*flag;
   if (const auto* count = std::get_if<int64_t>(&value)) return *count + 3;

@@ -11,6 +11,7 @@ from parity.encoders import randomize, relative_error
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5
 ATTENTION = ["to_q", "to_k", "to_v", "to_out.0"]
 LAYERS = ATTENTION + ["ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv2", "conv_shortcut",
@@ -38,7 +39,7 @@ def write_pipeline(folder, version):
         bos_token_id=4273, pad_token_id=4274))
     StableDiffusionPipeline(
         vae=randomize(vae, 1), text_encoder=randomize(text, 2),
-        tokenizer=CLIPTokenizer.from_pretrained("demo/base/tokenizer"), unet=randomize(unet, 3),
+        tokenizer=CLIPTokenizer.from_pretrained(ROOT / "demo" / "base" / "tokenizer"), unet=randomize(unet, 3),
         scheduler=DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
                                 steps_offset=1, set_alpha_to_one=False),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False).save_pretrained(folder)

@@ -32,9 +32,9 @@ def test_a_preset_says_where_its_values_come_from(name, tmp_path):
     """It is read by trireme (against the demo's data and model), and each value of training has a comment."""
     path = ROOT / "configs" / f"{name}.toml"
     config = tomllib.loads(path.read_text())
-    changes = ["--set", "model.weights=demo/base", "--set", "data.train=demo/symbola_train.h5"]
+    changes = ["--set", f"model.weights={ROOT}/demo/base", "--set", f"data.train={ROOT}/demo/subject_train.h5"]
     if "prior" in config["data"]:
-        changes += ["--set", "data.prior=demo/prior_train.h5"]
+        changes += ["--set", f"data.prior={ROOT}/demo/prior_train.h5"]
     tiny_run.run(0, "check", path, "--run-dir", tmp_path / "run", *changes)
     text = path.read_text()
     for table in ("adapter", "optim", "lr_schedule"):
