@@ -56,9 +56,8 @@ double median(std::vector<double> values) {
 
 void add_score_figures(const RunRecord& run, std::vector<KeyFigure>& figures) {
   for (const auto& [name, column] : run.eval.columns) {
-    const bool is_score = name == "fid" || name == "kid" || name == "clip_score" ||
-                          name.starts_with("fid_") || name.ends_with("_fid") ||
-                          name.starts_with("frechet");
+    const bool is_score =
+        name == "fid" || name == "kid" || name == "clip_score" || name == "latent_frechet";
     if (is_score && figures.size() < 9)
       figures.push_back({format_figure(internal::last_of(column)), internal::title_of(name), ""});
   }

@@ -45,7 +45,8 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
       session_(std::move(session)),
       options_(std::move(options)),
       config_(session_.config),
-      clock_({.tracer = &tracer_, .track = tracer_.track("main thread")}) {
+      clock_({.tracer = &tracer_, .track = tracer_.track("main thread")}),
+      device_trace_(session_.device) {
   mpi_.run_on_all_ranks([&] {
     plan_ = plan_run(config_, mpi_.rank(), mpi_.world_size(), session_.num_training());
     scaled_ = scale_learning_rate(config_.optim, plan_.global_batch);

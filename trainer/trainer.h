@@ -18,6 +18,7 @@
 #include "dist/mpi_environment.h"
 #include "trainer/batch_upload.h"
 #include "trainer/checkpoint/checkpoint.h"
+#include "trainer/device_trace.h"
 #include "trainer/diffusion/noise_schedule.h"
 #include "trainer/host_copy.h"
 #include "trainer/noise_scale.h"
@@ -145,6 +146,7 @@ class Trainer {
   std::chrono::steady_clock::time_point last_end_;  // Of the step before, or what came after it.
   std::unique_ptr<StepLog> log_;                    // Rank 0 only.
   PhaseClock clock_;
+  DeviceTrace device_trace_;
   std::chrono::steady_clock::time_point trace_origin_;
   int64_t first_step_ = 0;  // Completed before this start.
 };
