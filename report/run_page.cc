@@ -221,8 +221,10 @@ void add_events(const RunRecord& run, HtmlPage& page) {
   }
   page.table(table);
   if (run.num_unreadable > 0) {
-    page.paragraph(std::to_string(run.num_unreadable) +
-                   " lines of metrics.jsonl could not be read and were passed over.");
+    const bool is_one = run.num_unreadable == 1;
+    page.paragraph(std::to_string(run.num_unreadable) + (is_one ? " line" : " lines") +
+                   " of metrics.jsonl could not be read and " + (is_one ? "was" : "were") +
+                   " passed over.");
   }
 }
 

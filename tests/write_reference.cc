@@ -1,4 +1,5 @@
 // Prints docs/reference.md: cmake --build build --target reference
+#include <cmath>
 #include <iostream>
 #include <string>
 
@@ -16,8 +17,10 @@ std::string cell(std::string text) {
 }
 
 std::string values_of(const ConfigKey& key) {
-  if (key.choices.empty())
-    return cell(key.type_name() + (key.range.text().empty() ? "" : ", " + key.range.text()));
+  if (key.choices.empty()) {
+    const bool is_limited = std::isfinite(key.range.low) || std::isfinite(key.range.high);
+    return cell(key.type_name() + (is_limited ? ", " + key.range.text() : ""));
+  }
   std::string text;
   for (const auto choice : key.choices)
     text += (text.empty() ? "`" : ", `") + std::string(choice) + "`";
