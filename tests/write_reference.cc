@@ -36,6 +36,8 @@ std::string resume_of(const ConfigKey& key) {
       return "free";
     case trireme::Trajectory::kWithEarlyStopping:
       return "free without early stopping";
+    case trireme::Trajectory::kWithScoredStopping:
+      return "free unless a score stops the run";
   }
   return "";
 }
