@@ -1,16 +1,25 @@
 #pragma once
+#include <span>
+
+#include <sys/types.h>
 
 namespace trireme {
 
-// Turns SIGUSR1, SIGTERM and the first SIGINT into a request to stop after a checkpoint; a second
-// SIGINT ends the process at once with code 130. Restores the former handlers on destruction. One
-// instance a process.
+// Turns SIGUSR1, SIGTERM and the first SIGINT, each however often, into a request to stop after a
+// checkpoint; a second SIGINT ends the process at once with code 130. Restores the former handlers
+// on destruction. One instance a process.
 class StopSignal {
  public:
   StopSignal();
   ~StopSignal();
   StopSignal(const StopSignal&) = delete;
   StopSignal& operator=(const StopSignal&) = delete;
+
+  // From now on a SIGTERM ends this process at once with code 4 where one of these processes is
+  // gone: then it comes from mpirun, which ends the ranks that are left, and they wait for one that
+  // will never answer. REQUIRES: processes of this host, visible from here; at most 256 are
+  // watched.
+  void watch_peers(std::span<const pid_t> peers) noexcept;
 
   [[nodiscard]] bool requested() const noexcept;
   // The signal's name, for messages; "" where none came.

@@ -51,12 +51,15 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
     plan_ = plan_run(config_, mpi_.rank(), mpi_.world_size(), session_.num_training());
     scaled_ = scale_learning_rate(config_.optim, plan_.global_batch);
   });
-  comm_ = options_.make_communicator
-              ? options_.make_communicator()
-              : make_communicator(mpi_, {.backend = backend_of(config_.parallel.backend),
-                                         .device = cuda_index(session_.device),
-                                         .compute_stream = compute_stream_of(session_.device),
-                                         .trace = {&tracer_, tracer_.track("communication")}});
+  {
+    const ThreadsStartOn helpers(options_.helper_cpus);
+    comm_ = options_.make_communicator
+                ? options_.make_communicator()
+                : make_communicator(mpi_, {.backend = backend_of(config_.parallel.backend),
+                                           .device = cuda_index(session_.device),
+                                           .compute_stream = compute_stream_of(session_.device),
+                                           .trace = {&tracer_, tracer_.track("communication")}});
+  }
   using Order = GlobalBatchSampler::Options::Order;
   sampler_ = std::make_unique<GlobalBatchSampler>(
       session_.dataset->classes(), *session_.split,
@@ -67,10 +70,8 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
   if (session_.prior) prior_sampler_ = make_prior_sampler(session_, plan_.global_batch);
   measure_and_allocate();
   if (options_.resume) mpi_.run_on_all_ranks([&] { load_checkpoint(); });
-  if (!config_.scores.metrics.empty() && config_.eval.every_steps > 0) {
-    mpi_.run_on_all_ranks([&] { scorer_ = std::make_unique<Scorer>(session_); });
-  }
   if (state_.step < plan_.steps) {
+    const ThreadsStartOn helpers(options_.helper_cpus);
     loader_ = std::make_unique<BatchLoader>(
         *session_.dataset, *sampler_,
         BatchLoader::Options{.draw = session_.draw,
@@ -181,7 +182,32 @@ ExitCode Trainer::run() {
   return code;
 }
 
+bool Trainer::agree_to_stop() {
+  std::array<double, 1> requests{wants_to_stop() ? 1.0 : 0.0};
+  mpi_.all_reduce_sum(requests);
+  return requests[0] > 0.0;
+}
+
+// Rank 0's clock decides for all; a step that would end after the limit is not begun.
+bool Trainer::wants_to_stop() const {
+  if (options_.stop_signal != nullptr && options_.stop_signal->requested()) return true;
+  const double limit = config_.run.max_hours * 3600.0;
+  const double elapsed = std::chrono::duration<double>(Clock::now() - options_.start).count();
+  return mpi_.rank() == 0 && limit > 0 && elapsed + last_step_seconds_ >= limit;
+}
+
+std::string Trainer::reason_to_stop() const {
+  if (options_.stop_signal != nullptr && options_.stop_signal->requested())
+    return std::string(" (") + options_.stop_signal->name() + ")";
+  return wants_to_stop() ? " (run.max_hours)" : "";
+}
+
 ExitCode Trainer::train() {
+  if (state_.step < plan_.steps && agree_to_stop()) {
+    log::info("stopped before the first step of this start" + reason_to_stop() +
+              "; the same command begins again");
+    return ExitCode::kStopped;
+  }
   if (state_.step == 0 && !options_.resume) evaluate();
   last_end_ = Clock::now();
   const size_t may_lag = cuda_index(session_.device) >= 0 ? 1 : 0;
@@ -197,9 +223,7 @@ ExitCode Trainer::train() {
     if (is_last || stop_agreed_ || stops_early || is_checkpoint_due()) save_checkpoint();
     if (stop_agreed_ && !is_last) {
       log::info("stopped after step " + std::to_string(state_.step) + " with a checkpoint" +
-                (stop_signal_.requested() ? std::string(" (") + stop_signal_.name() + ")"
-                                          : std::string()) +
-                "; the same command goes on from there");
+                reason_to_stop() + "; the same command goes on from there");
       return ExitCode::kStopped;
     }
     if (stops_early) {
@@ -218,6 +242,7 @@ void Trainer::record_step() {
   const auto end = Clock::now();
   result.step_seconds = std::chrono::duration<double>(end - last_end_).count();
   last_end_ = end;
+  last_step_seconds_ = result.step_seconds;
   if (log_) log_->step(result);
 }
 
@@ -241,33 +266,19 @@ void Trainer::evaluate() {
   wait_for_parameters();
   const auto span = clock_.measure(Phase::kEvaluation);
   if (log_) log_->activity("step " + std::to_string(state_.step) + ": evaluating");
-  std::optional<ValidationResult> raw;
-  std::optional<ValidationResult> averaged;
   if (session_.num_validation() > 0) {
-    raw = evaluate_validation(mpi_, session_);
+    const ValidationResult raw = evaluate_validation(mpi_, session_);
+    std::optional<ValidationResult> averaged;
     if (ema_) {
       exchange_average();
       averaged = evaluate_validation(mpi_, session_);
       exchange_average();
     }
-  }
-  const std::vector<Score> scores = score();
-  std::vector<Score> results = scores;
-  if (raw) results.push_back({"val_loss", raw->loss});
-  if (averaged) results.push_back({"val_loss_ema", averaged->loss});
-  note_for_early_stopping(results);
-  if (log_ && !results.empty()) {
-    log_->evaluation(state_.step, raw ? &*raw : nullptr, averaged ? &*averaged : nullptr, scores);
+    note_for_early_stopping(
+        config_.early_stopping.metric == "val_loss_ema" && averaged ? averaged->loss : raw.loss);
+    if (log_) log_->evaluation(state_.step, raw, averaged ? &*averaged : nullptr);
   }
   sample();
-}
-
-std::vector<Score> Trainer::score() {
-  if (!scorer_ || !scores_are_due(config_.scores, state_.step, plan_.steps)) return {};
-  if (ema_) exchange_average();
-  auto scores = scorer_->evaluate(mpi_, session_, score_cache(config_, options_.run_dir));
-  if (ema_) exchange_average();
-  return scores;
 }
 
 void Trainer::sample() {
@@ -280,11 +291,7 @@ void Trainer::sample() {
   if (ema_) exchange_average();
 }
 
-void Trainer::note_for_early_stopping(const std::vector<Score>& results) {
-  const auto found = std::ranges::find(results, config_.early_stopping.metric, &Score::name);
-  if (found == results.end()) return;
-  const double metric =
-      found->name == "clip_score" ? -found->value : found->value;  // More is better.
+void Trainer::note_for_early_stopping(double metric) {
   const bool improved =
       state_.evaluations == 0 || metric < state_.best_metric - config_.early_stopping.min_delta;
   ++state_.evaluations;

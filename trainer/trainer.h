@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "core/affinity.h"
 #include "core/error.h"
 #include "core/stop_signal.h"
 #include "core/tracer.h"
@@ -20,7 +21,6 @@
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/device_trace.h"
 #include "trainer/diffusion/noise_schedule.h"
-#include "trainer/evaluate/scores.h"
 #include "trainer/host_copy.h"
 #include "trainer/noise_scale.h"
 #include "trainer/optim/lr_schedule.h"
@@ -56,6 +56,10 @@ class Trainer {
     std::function<void(int64_t step, std::vector<FlatBucket>& buckets)> on_summed_gradients = {};
     // For measurements: takes the place of the communicator that the configuration asks for.
     std::function<std::unique_ptr<Communicator>()> make_communicator = {};
+    const StopSignal* stop_signal = nullptr;  // Outlives the trainer; null: no signal stops it.
+    CpuList helper_cpus = {};  // Of loader and communication threads; empty: as the caller's.
+    // From which run.max_hours counts.
+    std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
   };
   // Loads the checkpoint's weights and state where there is one. Throws on all ranks together.
   Trainer(MpiEnvironment& mpi, Session session, Options options);
@@ -99,15 +103,17 @@ class Trainer {
   [[nodiscard]] int64_t passes_per_piece() const;
   [[nodiscard]] std::optional<BatchLoader::PriorSource> prior_source() const;
   void fetch_batches();
+  [[nodiscard]] bool wants_to_stop() const;
+  [[nodiscard]] bool agree_to_stop();
+  [[nodiscard]] std::string reason_to_stop() const;
   [[nodiscard]] double timed_fetch();
   void wait_for_parameters();
   void exchange_average();
   void evaluate();
-  [[nodiscard]] std::vector<Score> score();
   void sample();
   [[nodiscard]] bool is_evaluation_due() const;
   [[nodiscard]] bool is_checkpoint_due() const;
-  void note_for_early_stopping(const std::vector<Score>& results);
+  void note_for_early_stopping(double metric);
   [[nodiscard]] NamedTensors optimizer_state();
   [[nodiscard]] ExitCode train();
   // trainer_report.cc: what a person is told.
@@ -139,13 +145,12 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Ema> ema_;
   std::unique_ptr<BatchLoader> loader_;
-  std::unique_ptr<Scorer> scorer_;    // Null without scores.
   std::vector<LatentBatch> batches_;  // Of the step under way.
   std::unique_ptr<BatchUpload> upload_;
   CheckpointState state_;
   int64_t last_checkpoint_step_ = -1;
-  StopSignal stop_signal_;
   bool stop_agreed_ = false;
+  double last_step_seconds_ = 0.0;
   std::chrono::steady_clock::time_point last_end_;  // Of the step before, or what came after it.
   std::unique_ptr<StepLog> log_;                    // Rank 0 only.
   PhaseClock clock_;

@@ -154,7 +154,7 @@ void Trainer::update(const StepInFlight& flight) {
   if (has_checksums) {
     message_->add_gradient_checksum(checksum_of(flat, slices_, Checksummed::kGradients));
   }
-  if (stop_signal_.requested()) message_->request_stop();
+  if (wants_to_stop()) message_->request_stop();
   message_->exchange();
 
   const at::Tensor factor = clip_factor();
