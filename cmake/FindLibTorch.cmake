@@ -11,7 +11,7 @@ if(Torch_DIR)
 endif()
 list(APPEND _torch_hints ${CMAKE_PREFIX_PATH})
 file(GLOB _venv_torch ${CMAKE_SOURCE_DIR}/.venv/lib/python3*/site-packages/torch)
-list(APPEND _torch_hints ${_venv_torch})
+list(APPEND _torch_hints ${_venv_torch} ${_trireme_torch_fallback})
 
 find_path(LibTorch_INCLUDE_DIR torch/csrc/api/include/torch/torch.h
   HINTS ${_torch_hints} PATH_SUFFIXES include torch/include NO_DEFAULT_PATH)
@@ -38,14 +38,13 @@ find_package_handle_standard_args(LibTorch
   REASON_FAILURE_MESSAGE "Run ./bootstrap, or give TRIREME_TORCH_ROOT (the folder with include/ and lib/).")
 
 if(LibTorch_FOUND AND NOT TARGET trireme::torch)
-  add_library(trireme_libtorch INTERFACE)
-  add_library(trireme::torch ALIAS trireme_libtorch)
+  add_library(trireme::torch INTERFACE IMPORTED GLOBAL)
   # -idirafter: the wheel bundles its own fmt, which must not hide the system's from spdlog.
-  target_compile_options(trireme_libtorch INTERFACE
+  target_compile_options(trireme::torch INTERFACE
     "SHELL:-idirafter ${LibTorch_INCLUDE_DIR}"
     "SHELL:-idirafter ${LibTorch_INCLUDE_DIR}/torch/csrc/api/include")
-  target_link_options(trireme_libtorch INTERFACE "LINKER:-rpath,${LibTorch_ROOT}/lib")
-  target_link_libraries(trireme_libtorch INTERFACE
+  target_link_options(trireme::torch INTERFACE "LINKER:-rpath,${LibTorch_ROOT}/lib")
+  target_link_libraries(trireme::torch INTERFACE
     -Wl,--no-as-needed ${LibTorch_LIBRARY} ${LibTorch_CPU_LIBRARY} ${LibTorch_C10_LIBRARY})
   set(LibTorch_CUDA OFF)
   if(LibTorch_CUDA_LIBRARY AND LibTorch_C10_CUDA_LIBRARY)
@@ -65,12 +64,11 @@ if(LibTorch_FOUND AND NOT TARGET trireme::torch)
     endforeach()
     get_filename_component(_cudart_dir ${TRIREME_CUDART} DIRECTORY)
     get_filename_component(_nccl_dir ${TRIREME_NCCL} DIRECTORY)
-    add_library(trireme_nccl_rt INTERFACE)
-    add_library(trireme::nccl ALIAS trireme_nccl_rt)
-    target_include_directories(trireme_nccl_rt SYSTEM INTERFACE ${TRIREME_CUDA_INCLUDE} ${TRIREME_NCCL_INCLUDE})
-    target_link_libraries(trireme_nccl_rt INTERFACE ${TRIREME_CUDART} ${TRIREME_NCCL})
-    target_link_options(trireme_nccl_rt INTERFACE "LINKER:-rpath,${_cudart_dir}:${_nccl_dir}")
-    target_compile_definitions(trireme_nccl_rt INTERFACE TRIREME_WITH_CUDA=1)
-    target_link_libraries(trireme_libtorch INTERFACE ${LibTorch_CUDA_LIBRARY} ${LibTorch_C10_CUDA_LIBRARY} trireme::nccl)
+    add_library(trireme::nccl INTERFACE IMPORTED GLOBAL)
+    target_include_directories(trireme::nccl SYSTEM INTERFACE ${TRIREME_CUDA_INCLUDE} ${TRIREME_NCCL_INCLUDE})
+    target_link_libraries(trireme::nccl INTERFACE ${TRIREME_CUDART} ${TRIREME_NCCL})
+    target_link_options(trireme::nccl INTERFACE "LINKER:-rpath,${_cudart_dir}:${_nccl_dir}")
+    target_compile_definitions(trireme::nccl INTERFACE TRIREME_WITH_CUDA=1)
+    target_link_libraries(trireme::torch INTERFACE ${LibTorch_CUDA_LIBRARY} ${LibTorch_C10_CUDA_LIBRARY} trireme::nccl)
   endif()
 endif()

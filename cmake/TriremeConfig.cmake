@@ -1,0 +1,23 @@
+# find_package(Trireme): targets Trireme::core, ::dist, ::data, ::models, ::optim and ::reduce, headers as
+# "dist/communicator.h". LibTorch is looked for in TRIREME_TORCH_ROOT and CMAKE_PREFIX_PATH, then where
+# Trireme was built with it. Needs the languages C and CXX.
+include(CMakeFindDependencyMacro)
+set(_trireme_modules ${CMAKE_MODULE_PATH})
+list(PREPEND CMAKE_MODULE_PATH ${CMAKE_CURRENT_LIST_DIR})
+include(${CMAKE_CURRENT_LIST_DIR}/TriremeBuild.cmake)
+if(NOT TRIREME_TORCH_ROOT AND NOT DEFINED ENV{TRIREME_TORCH_ROOT})
+  set(_trireme_torch_fallback ${TRIREME_BUILT_WITH_TORCH})
+endif()
+find_dependency(Threads)
+find_dependency(PkgConfig)
+find_dependency(MPI COMPONENTS C)
+find_dependency(spdlog)
+find_dependency(nlohmann_json)
+find_dependency(PNG)
+find_dependency(JPEG)
+find_dependency(ICU COMPONENTS uc i18n)
+find_dependency(OpenSSL COMPONENTS Crypto)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET GLOBAL libxxhash)
+find_dependency(LibTorch)
+set(CMAKE_MODULE_PATH ${_trireme_modules})
+include(${CMAKE_CURRENT_LIST_DIR}/TriremeTargets.cmake)
