@@ -47,7 +47,13 @@ void check_announced(const Announced& announced, int world_size) {
 
 void check_direct_launch(const Announced& announced) {
   if (announced.variable != "SLURM_STEP_NUM_TASKS" || std::getenv("PMIX_RANK") != nullptr) return;
-  if (std::getenv("PMI_FD") != nullptr || std::getenv("PMI_SIZE") != nullptr) return;
-  check_announced(announced, 1);
+  // A single process of a step is Open MPI's concern too; one that is told so by hand is not.
+  if (announced.num_processes == 1 && std::getenv("SLURM_STEP_ID") == nullptr) return;
+  if (announced.rank != 0) throw PeerFailedError(ExitCode::kUsage);
+  throw UsageError("srun started " + std::to_string(announced.num_processes) +
+                   " process(es) without PMIx, which MPI needs to connect them: MPI_Init would "
+                   "abort. Start them "
+                   "with `srun --mpi=pmix` (`srun --mpi=list` shows whether Slurm has it), or with "
+                   "`trireme launch` or mpirun within the allocation.");
 }
 }  // namespace trireme

@@ -4,23 +4,38 @@
 
 namespace trireme {
 
-// What `launch --slurm` was asked for; empty or 0: not said, and not written.
+// What a batch script is to do; empty or 0: not said, and not written.
 struct SlurmRequest {
+  // Where the script takes the run from.
+  enum class Source {
+    kFilledIn,         // `arguments` and `run_dir` below.
+    kScriptArguments,  // sbatch SCRIPT CONFIG RUN_DIR
+    kCommandFile       // sbatch --array=1-N SCRIPT FILE: task i runs line i of the file.
+  };
+  Source source = Source::kFilledIn;
   std::string job_name;
   int num_nodes = 1;
   int gpus_per_node = 0;
   int num_ranks = 0;  // 0: one per GPU.
   int cpus_per_task = 0;
-  std::string time;  // As sbatch takes it: minutes, HH:MM:SS, D-HH:MM:SS.
+  int grace_seconds = 120;  // From the signal to the time limit.
+  std::string time;         // As sbatch takes it: minutes, HH:MM:SS, D-HH:MM:SS.
   std::string partition;
   std::string account;
+  std::string qos;
+  std::string container;  // "*.sif": by Apptainer; else by pyxis.
+  std::string mounts;     // "SRC:DST,…"
   std::string working_directory;
+  std::string run_dir;
   std::string program;
-  std::vector<std::string> arguments;
+  std::vector<std::string> arguments;  // Of the program.
+  enum class Starter { kSrun, kMpirun };
+  Starter starter = Starter::kSrun;
 };
 
-// A batch script for sbatch. A minute before the time limit Slurm sends SIGUSR1, the ranks write a
-// checkpoint and exit 75, and the job requeues itself. UsageError where the request is
-// contradictory.
+// A batch script for sbatch. Some time before the limit, and at preemption, Slurm signals the
+// script or the ranks; the ranks write a checkpoint and exit 75, and the job requeues itself, once,
+// unless it was cancelled or stops again and again without a new checkpoint. UsageError where the
+// request is contradictory.
 [[nodiscard]] std::string slurm_script(const SlurmRequest& request);
 }  // namespace trireme
