@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdlib>
 #include <fstream>
+#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -27,10 +28,22 @@ bool parent_passes_stderr_on() {
   return false;
 }
 
-int open_terminal() {
-  if (::isatty(STDERR_FILENO) == 1) return ::dup(STDERR_FILENO);
-  if (!parent_passes_stderr_on()) return -1;
-  const std::string path = "/proc/" + std::to_string(::getppid()) + "/fd/2";
+// Field 4 of /proc/PID/stat, behind the name, which may hold anything.
+std::string parent_of(const std::string& process) {
+  std::ifstream file("/proc/" + process + "/stat");
+  std::string text;
+  std::getline(file, text);
+  const size_t name_end = text.rfind(')');
+  std::istringstream fields(name_end == std::string::npos ? "" : text.substr(name_end + 1));
+  std::string state;
+  std::string parent;
+  fields >> state >> parent;
+  return parent;
+}
+
+// A process's stderr where that is a terminal; else -1.
+int open_terminal_of(const std::string& process) {
+  const std::string path = "/proc/" + process + "/fd/2";
   // Resolved first: only a terminal may be opened, since opening a pipe would take part in it.
   std::array<char, 256> target = {};
   if (::readlink(path.c_str(), target.data(), target.size() - 1) <= 0) return -1;
@@ -41,6 +54,17 @@ int open_terminal() {
     return -1;
   }
   return descriptor;
+}
+
+int open_terminal() {
+  if (::isatty(STDERR_FILENO) == 1) return ::dup(STDERR_FILENO);
+  if (!parent_passes_stderr_on()) return -1;
+  const std::string starter = std::to_string(::getppid());
+  const int descriptor = open_terminal_of(starter);
+  // `trireme launch` passes on what mpirun passes on.
+  return descriptor >= 0 || std::getenv("TRIREME_LAUNCH_ID") == nullptr
+             ? descriptor
+             : open_terminal_of(parent_of(starter));
 }
 }  // namespace
 

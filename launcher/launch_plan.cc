@@ -1,9 +1,9 @@
+#include "launcher/launch_plan.h"
+
 #include <algorithm>
-#include <charconv>
 #include <string_view>
 
 #include "core/error.h"
-#include "launcher/topology.h"
 
 namespace trireme {
 namespace {
@@ -12,6 +12,10 @@ constexpr int kMostRanksByDefault = 8;
 
 std::string plural(int count, const std::string& noun) {
   return std::to_string(count) + " " + noun + (count == 1 ? "" : "s");
+}
+
+bool is_mig(const Machine& machine) {
+  return !machine.gpus.empty() && machine.gpus.front().num_mig_instances > 0;
 }
 
 // Ranks that will share this host (or each host of an allocation).
@@ -54,6 +58,13 @@ Choice choose(const Machine& machine, const LaunchRequest& request) {
   Choice choice;
   if (request.num_ranks > 0) {
     if (gpus > 0 && request.num_ranks > gpus * nodes) {
+      if (is_mig(machine)) {
+        throw UsageError(
+            "-n " + std::to_string(request.num_ranks) +
+            ": this GPU is divided by MIG, and CUDA shows a process one instance of it, which no "
+            "other rank can reach. Use -n 1, turn MIG off (nvidia-smi -mig 0, by root), or name "
+            "whole GPUs in CUDA_VISIBLE_DEVICES.");
+      }
       throw UsageError("-n " + std::to_string(request.num_ranks) +
                        " asks for more ranks than the " + plural(gpus * nodes, "GPU") +
                        " visible here, and a GPU takes one rank. Use fewer, or hide the GPUs with "
@@ -64,6 +75,7 @@ Choice choose(const Machine& machine, const LaunchRequest& request) {
   } else if (gpus > 0) {
     choice.num_ranks = gpus * nodes;
     choice.why = plural(choice.num_ranks, "rank") + ", one per GPU";
+    if (is_mig(machine)) choice.why += " (an instance of it, by MIG)";
   } else {
     const int here = std::clamp(machine.num_cores / kCoresPerRankByDefault, 1, kMostRanksByDefault);
     choice.num_ranks = here * nodes;
@@ -86,32 +98,44 @@ std::string host_list(const LaunchRequest& request, int gpus) {
 std::vector<std::string> mpirun_command(const Machine& machine, const LaunchRequest& request,
                                         const Choice& choice, int threads) {
   std::vector<std::string> command{"mpirun"};
-  const auto add = [&command](std::initializer_list<const char*> words) {
+  const auto add = [&command](const std::vector<std::string>& words) {
     command.insert(command.end(), words.begin(), words.end());
   };
   if (request.user == User::kRoot) add({"--allow-run-as-root"});
   // Its reports on ranks that end with a code hide the one paragraph that matters.
   if (request.hosts.empty()) add({"--quiet"});
-  // mpirun would bind each rank to one core; ranks with a GPU bind themselves near it.
+  // mpirun would bind each rank to one core; ranks choose their cores themselves (place_ranks()).
   add({"--bind-to", "none"});
   if (choice.per_host > machine.num_cores)
     add({"--oversubscribe", "--mca", "mpi_yield_when_idle", "1"});
-  if (!request.hosts.empty()) {
-    command.insert(command.end(), {"--host", host_list(request, gpus_of(machine, request))});
-  }
-  command.insert(command.end(), {"-x", "OMP_NUM_THREADS=" + std::to_string(threads)});
+  if (request.labels == LineLabels::kRank) add({"--tag-output"});
+  if (!request.hosts.empty()) add({"--host", host_list(request, gpus_of(machine, request))});
+  add({"-x", "OMP_NUM_THREADS=" + std::to_string(threads)});
   if (gpus_of(machine, request) > 0) add({"-x", "CUDA_DEVICE_ORDER=PCI_BUS_ID"});
-  command.insert(command.end(), {"-np", std::to_string(choice.num_ranks)});
+  for (const auto& name : request.hosts.empty() ? std::vector<std::string>{} : request.exported) {
+    if (name != "OMP_NUM_THREADS" && name != "CUDA_DEVICE_ORDER") add({"-x", name});
+  }
+  add({"-np", std::to_string(choice.num_ranks)});
   return command;
 }
 
-std::vector<std::string> srun_command(const LaunchRequest& request, const Choice& choice) {
-  return {"srun",
-          "--mpi=pmix",
-          "--kill-on-bad-exit=1",
-          "--cpu-bind=none",
-          "--nodes=" + std::to_string(std::max(1, request.num_nodes)),
-          "--ntasks=" + std::to_string(choice.num_ranks)};
+std::vector<std::string> srun_command(const Machine& machine, const LaunchRequest& request,
+                                      const Choice& choice) {
+  std::vector<std::string> command{"srun",
+                                   "--mpi=pmix",
+                                   "--kill-on-bad-exit=1",
+                                   "--cpu-bind=none",
+                                   "--nodes=" + std::to_string(std::max(1, request.num_nodes)),
+                                   "--ntasks=" + std::to_string(choice.num_ranks),
+                                   "--overlap"};
+  // srun does not take it from the allocation (since Slurm 22.05).
+  if (request.cpus_per_task > 0)
+    command.push_back("--cpus-per-task=" + std::to_string(request.cpus_per_task));
+  if (choice.per_host > machine.num_cores) command.emplace_back("--overcommit");
+  // A rank that sees its own GPU only cannot reach its neighbours' memory.
+  if (gpus_of(machine, request) > 0) command.emplace_back("--gpu-bind=none");
+  if (request.labels == LineLabels::kRank) command.emplace_back("--label");
+  return command;
 }
 
 bool is_plain(char c) {
@@ -120,43 +144,21 @@ bool is_plain(char c) {
 }
 }  // namespace
 
-std::vector<HostSlots> parse_hosts(const std::string& text) {
-  std::vector<HostSlots> hosts;
-  size_t first = 0;
-  while (first <= text.size()) {
-    const size_t last = std::min(text.find(',', first), text.size());
-    const std::string entry = text.substr(first, last - first);
-    first = last + 1;
-    const size_t colon = entry.find(':');
-    HostSlots host{.host = entry.substr(0, colon), .num_ranks = 0};
-    bool is_good =
-        !host.host.empty() && host.host.front() != '-' && std::ranges::all_of(host.host, is_plain);
-    if (colon != std::string::npos) {
-      const char* end = entry.data() + entry.size();
-      const auto result = std::from_chars(entry.data() + colon + 1, end, host.num_ranks);
-      is_good = is_good && result.ec == std::errc() && result.ptr == end && host.num_ranks > 0;
-    }
-    if (!is_good) {
-      throw UsageError("--hosts: '" + entry +
-                       "' is not HOST:RANKS. Write them as in --hosts node1:4,node2:4.");
-    }
-    hosts.push_back(std::move(host));
-  }
-  return hosts;
-}
-
 LaunchPlan plan_launch(const Machine& machine, const LaunchRequest& request) {
   if (request.num_ranks < 0) throw UsageError("-n must be positive.");
   const Choice choice = choose(machine, request);
   LaunchPlan plan;
   plan.num_ranks = choice.num_ranks;
-  plan.threads_per_rank = std::max(1, machine.num_cores / std::max(1, choice.per_host));
-  const std::string threads = std::to_string(plan.threads_per_rank);
+  plan.starter = request.starter;
+  plan.threads_per_rank = request.cpus_per_task > 0
+                              ? request.cpus_per_task
+                              : std::max(1, machine.num_cores / std::max(1, choice.per_host));
+  plan.environment = request.environment;
   if (request.starter == Starter::kSrun) {
-    plan.command = srun_command(request, choice);
-    plan.environment = {{"OMP_NUM_THREADS", threads}};
+    plan.command = srun_command(machine, request, choice);
+    plan.settings = {{"OMP_NUM_THREADS", std::to_string(plan.threads_per_rank)}};
     if (gpus_of(machine, request) > 0)
-      plan.environment.emplace_back("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
+      plan.settings.emplace_back("CUDA_DEVICE_ORDER", "PCI_BUS_ID");
   } else {
     plan.command = mpirun_command(machine, request, choice, plan.threads_per_rank);
   }
@@ -179,7 +181,7 @@ std::string shell_quoted(const std::string& word) {
 
 std::string shell_line(const LaunchPlan& plan) {
   std::string line;
-  for (const auto& [name, value] : plan.environment) line += name + "=" + shell_quoted(value) + " ";
+  for (const auto& [name, value] : plan.settings) line += name + "=" + shell_quoted(value) + " ";
   for (size_t i = 0; i < plan.command.size(); ++i)
     line += (i > 0 ? " " : "") + shell_quoted(plan.command[i]);
   return line;

@@ -2,13 +2,14 @@
 
 #include <CLI/CLI.hpp>
 
+#include "launcher/build_facts.h"
 #include "launcher/command_line.h"
 #include "launcher/verbs.h"
 
 int main(int argc, char** argv) {
   CLI::App app("Trireme fine-tunes latent diffusion models on many ranks (MPI, NCCL, HDF5).",
                "trireme");
-  app.set_version_flag("--version", "trireme " TRIREME_VERSION);
+  app.set_version_flag("--version", [] { return trireme::version_text(); });
   app.require_subcommand(1);
   app.footer(
       "trireme VERB --help shows one verb. Example:\n"
@@ -30,6 +31,8 @@ int main(int argc, char** argv) {
   trireme::add_report_verb(app, action);
   trireme::add_audit_verb(app, action);
   trireme::add_bench_verb(app, action);
+  trireme::add_doctor_verb(app, action);
+  trireme::add_completion_verb(app, action);
 
   return trireme::run_reporting_errors([&] {
     const int code = trireme::parse_command_line(app, argc, argv);

@@ -1,73 +1,55 @@
 #pragma once
 #include <filesystem>
-#include <string>
-#include <utility>
+#include <optional>
 #include <vector>
+
+#include "core/affinity.h"
+#include "launcher/gpu_inventory.h"
 
 namespace trireme {
 
-struct Gpu {
-  std::string pci_address;  // "0000:3b:00.0"; empty where it is not known.
-  int numa_node = -1;       // -1: not known.
+// A physical core as far as this process may use it.
+struct Core {
+  CpuList cpus;       // Its processing units (hyper-threads).
+  int numa_node = 0;  // By the operating system's number.
 };
 
 // What a host has for ranks. Plain values, so that plans can be made for machines that are not
 // here.
 struct Machine {
-  int num_cores = 1;             // Physical cores that this process may use.
-  int num_processing_units = 1;  // With hyper-threads.
-  int num_numa_nodes = 1;
+  std::vector<Core> cores;  // In the order of packages and NUMA nodes.
+  int num_cores = 1;        // Of them as many as the container's CPU quota pays for.
+  int num_processing_units = 1;
   std::vector<Gpu> gpus;  // Those that CUDA_VISIBLE_DEVICES leaves visible.
+
+  [[nodiscard]] int num_numa_nodes() const;
 };
 
-// Looks at this host: cores by hwloc, the affinity mask and the container's CPU quota; GPUs by the
-// driver's files under `root` ("/"; a test gives another), without the driver's library. Local.
-[[nodiscard]] Machine detect_machine(const std::filesystem::path& root = "/");
-
-// The GPUs whose files are under `root`, of which `visible` (CUDA_VISIBLE_DEVICES; null: unset)
-// leaves some: indices in any order, up to the first that does not exist, as CUDA reads it.
-[[nodiscard]] std::vector<Gpu> detect_gpus(const std::filesystem::path& root, const char* visible);
-
-// Confines this process, before it starts threads, to the cores near its GPU: its share among the
-// ranks whose GPUs are near the same cores. `local_rank` is also the GPU's index. Does nothing
-// where the GPU's place is not known or the process is confined to less already. Local.
-void bind_near_gpu(const Machine& machine, int local_rank, int local_size);
-
-struct HostSlots {
-  std::string host;
-  int num_ranks = 0;  // 0: one per GPU, as on this host.
+// Where detect_machine() looks; tests give recorded places.
+struct MachineSource {
+  std::filesystem::path root = "/";    // Of the driver's and the kernel's files.
+  std::filesystem::path topology_xml;  // Written by hwloc; empty: this machine.
+  std::optional<CpuList> allowed;      // Processing units; unset: this thread's.
+  const char* visible_devices = nullptr;
 };
-// Reads "a:4,b:4"; UsageError where it is not that.
-[[nodiscard]] std::vector<HostSlots> parse_hosts(const std::string& text);
+// This machine as this process sees it: affinity mask and CUDA_VISIBLE_DEVICES of its environment.
+[[nodiscard]] MachineSource this_machine();
 
-enum class Starter { kMpirun, kSrun };
-enum class User { kOrdinary, kRoot };
-enum class Build { kCpu, kCuda };
+// Cores by hwloc, the affinity mask and the container's CPU quota; GPUs by detect_gpus(). Local.
+[[nodiscard]] Machine detect_machine(const MachineSource& source = this_machine());
 
-struct LaunchRequest {
-  int num_ranks = 0;  // 0: choose.
-  std::vector<HostSlots> hosts;
-  Starter starter = Starter::kMpirun;  // srun within a Slurm allocation.
-  int num_nodes = 1;                   // Of the allocation.
-  User user = User::kOrdinary;
-  Build build = Build::kCpu;
-  std::string program;                 // Path of the trireme binary.
-  std::vector<std::string> arguments;  // "train", CONFIG, …
+// Where a rank and its threads run.
+struct RankPlacement {
+  CpuList cpus;        // All of the rank's; empty: not confined.
+  CpuList compute;     // One processing unit a core: the training thread and LibTorch's.
+  CpuList helpers;     // Loader and communication threads; empty: as the rank.
+  int numa_node = -1;  // Of its memory; -1: several.
 };
 
-struct LaunchPlan {
-  int num_ranks = 1;
-  int threads_per_rank = 1;
-  std::vector<std::string> command;                              // argv of mpirun or srun
-  std::vector<std::pair<std::string, std::string>> environment;  // In addition; inherited by ranks.
-  std::string explanation;  // One line for the user: why so many ranks and threads.
-};
-
-// How many ranks, with how many threads, by which command. A pure function of its arguments.
-// UsageError where the request does not fit the machine.
-[[nodiscard]] LaunchPlan plan_launch(const Machine& machine, const LaunchRequest& request);
-
-// A word as a POSIX shell must be given it.
-[[nodiscard]] std::string shell_quoted(const std::string& word);
-[[nodiscard]] std::string shell_line(const LaunchPlan& plan);
+// One placement a rank of a host with `local_size` ranks. Rank i of a machine with that many GPUs
+// has GPU i and shares the cores of its NUMA node evenly with the others there; without GPUs the
+// ranks share the cores in order. Loader and communication threads get the second hyper-thread of
+// the rank's cores or, without those, on GPUs all cores but the first, whose thread feeds the
+// device. More ranks than cores are not confined.
+[[nodiscard]] std::vector<RankPlacement> place_ranks(const Machine& machine, int local_size);
 }  // namespace trireme

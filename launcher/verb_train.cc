@@ -1,3 +1,5 @@
+#include <chrono>
+#include <exception>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -9,10 +11,13 @@
 #include "core/files.h"
 #include "core/log.h"
 #include "core/sha256.h"
+#include "core/stop_signal.h"
 #include "dist/mpi_environment.h"
 #include "launcher/command_line.h"
 #include "launcher/config_file.h"
 #include "launcher/config_schema.h"
+#include "launcher/provenance.h"
+#include "launcher/rank_placement.h"
 #include "launcher/run_report.h"
 #include "launcher/topology.h"
 #include "launcher/verbs.h"
@@ -90,7 +95,17 @@ void compare_configurations(MpiEnvironment& mpi, const Config& config) {
   }
 }
 
-ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments) {
+// Rank 0 notes how a start ended; a code that some ranks only have ends the process elsewhere.
+void note_end(const RunDirectory* run, ExitCode code) noexcept {
+  try {
+    if (run != nullptr) append_provenance(run->path(), end_record(code));
+  } catch (const std::exception& error) {
+    log::warn(error.what());
+  }
+}
+
+ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments, StopSignal& stop_signal) {
+  const auto start = std::chrono::steady_clock::now();
   log::configure(mpi.rank(), mpi.world_size(), arguments.console);
   LoadedConfig loaded;
   ResolvedObjective resolved;
@@ -106,8 +121,11 @@ ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments) {
     if (mpi.rank() == 0) log::warn(warning);
   }
 
+  stop_signal.watch_peers(peers_on_this_host(mpi));
   const std::string device = choose_device(mpi);
-  if (cuda_index(device) >= 0) bind_near_gpu(detect_machine(), mpi.local_rank(), mpi.local_size());
+  const Machine machine = detect_machine();
+  const RankPlacement placement = place_this_rank(mpi, machine);
+  confine_rank(placement);
   const std::string run_dir = run_dir_of(config);
   std::optional<Session> session;
   mpi.run_on_all_ranks([&] {
@@ -124,6 +142,16 @@ ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments) {
   });
   mpi.broadcast_string(resume);
   log::add_file(std::filesystem::path(run_dir) / "log.txt");
+  const std::string record =
+      start_record(mpi, {.command = command_of_this_process(),
+                         .device = device,
+                         .placement = placement,
+                         .machine = machine,
+                         .resumed_from = std::filesystem::path(resume).filename().string(),
+                         .config_sha256 = sha256_of_text(write_config(config))});
+  mpi.run_on_all_ranks([&] {
+    if (run) append_provenance(run->path(), record);
+  });
 
   Trainer trainer(
       mpi, std::move(*session),
@@ -131,10 +159,19 @@ ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments) {
        .config_toml = write_config(config),
        .resume = resume.empty() ? std::nullopt : std::optional<std::filesystem::path>(resume),
        .hyper_parameters = hyper_parameters_of(config),
-       .version = TRIREME_VERSION});
-  const ExitCode code = trainer.run();
-  if (mpi.rank() == 0) write_run_report(run_dir);
-  return code;
+       .version = TRIREME_VERSION,
+       .stop_signal = &stop_signal,
+       .helper_cpus = placement.helpers,
+       .start = start});
+  try {
+    const ExitCode code = trainer.run();
+    note_end(run.get(), code);
+    if (mpi.rank() == 0) write_run_report(run_dir);
+    return code;
+  } catch (const Error& error) {
+    note_end(run.get(), error.code());
+    throw;
+  }
 }
 }  // namespace
 
@@ -152,8 +189,11 @@ void add_train_verb(CLI::App& app, std::function<int()>& action) {
   verb->footer("Example:\n  mpirun -np 4 trireme train configs/demo.toml --set optim.lr=2e-4");
   verb->callback([arguments, &action] {
     action = [arguments] {
-      return run_as_rank(
-          [&](MpiEnvironment& mpi) { return static_cast<int>(train(mpi, *arguments)); });
+      StopSignal
+          stop_signal;  // Before MPI starts: a signal then stops the run in an orderly way too.
+      return run_as_rank([&](MpiEnvironment& mpi) {
+        return static_cast<int>(train(mpi, *arguments, stop_signal));
+      });
     };
   });
 }

@@ -24,4 +24,6 @@ void add_plan_verb(CLI::App& app, std::function<int()>& action);
 void add_report_verb(CLI::App& app, std::function<int()>& action);
 void add_audit_verb(CLI::App& app, std::function<int()>& action);
 void add_bench_verb(CLI::App& app, std::function<int()>& action);
+void add_doctor_verb(CLI::App& app, std::function<int()>& action);
+void add_completion_verb(CLI::App& app, std::function<int()>& action);
 }  // namespace trireme

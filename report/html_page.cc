@@ -82,11 +82,7 @@ void HtmlPage::list(const std::vector<std::string>& items) {
 }
 
 void HtmlPage::charts(const std::vector<Chart>& charts) {
-  // Three that belong together stand in one row.
-  const bool is_row = charts.size() == 3 && std::ranges::all_of(charts, [](const Chart& chart) {
-                        return chart.size == Chart::Size::kNormal;
-                      });
-  body_ += is_row ? "<div class=\"grid three\">" : "<div class=\"grid\">";
+  body_ += "<div class=\"grid\">";
   for (const auto& chart : charts) body_ += render_chart(chart);
   body_ += "</div>\n";
 }

@@ -88,8 +88,9 @@ void remove_earlier_run(const fs::path& path) {
     const std::string name = entry.path().filename().string();
     const bool log_file =
         name == "log.txt" || (name.starts_with("log.rank") && name.ends_with(".txt"));
-    const bool known = name == "metrics.jsonl" || name == "checkpoints" || name == "samples" ||
-                       name == "trace" || name == "tensorboard" || name == "report.html";
+    const bool known = name == "metrics.jsonl" || name == "provenance.jsonl" ||
+                       name == "checkpoints" || name == "samples" || name == "trace" ||
+                       name == "tensorboard" || name == "report.html";
     if (!log_file && !known) continue;
     std::error_code removal;
     fs::remove_all(entry.path(), removal);

@@ -11,7 +11,6 @@
 #include "dist/mpi_environment.h"
 #include "trainer/config.h"
 #include "trainer/diffusion/noise_schedule.h"
-#include "trainer/diffusion/sampling_plan.h"
 #include "trainer/models/diffusion_model.h"
 
 namespace trireme {
@@ -38,7 +37,6 @@ struct Session {
   std::optional<Split> split;
   std::unique_ptr<DiffusionModel> model;
   std::unique_ptr<NoiseSchedule> schedule;
-  SamplingRules sampling;  // Of the model's scheduler config.
   DrawOptions draw;
   DrawOptions prior_draw;  // Its samples are numbered after the training data's.
 

@@ -1,13 +1,15 @@
 """trireme launch: what it plans, how it ends, what it passes on."""
+import json
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
-from tiny_run import TRIREME, metrics, wait_for, write_config, write_dataset, write_model
+from tiny_run import MPIRUN, TRIREME, metrics, wait_for, write_config, write_dataset, write_model
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +33,9 @@ def steps_in(folder):
     return [line["step"] for line in metrics(folder)]
 
 
-def start_endless(config, setting="run.seed=1", **environment):
+def start_endless(config, setting="run.seed=1", options=(), **environment):
     """A launched run on two ranks that has done some steps."""
-    command = [TRIREME, "launch", str(config), "-n", "2", "--set", "run.steps=1000000", "--set", setting]
+    command = [TRIREME, "launch", str(config), "-n", "2", "--set", "run.steps=1000000", "--set", setting, *options]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
                                env={**os.environ, **environment})
     file = config.parent / "run" / "metrics.jsonl"
@@ -171,7 +173,175 @@ def test_without_mpirun_the_error_says_what_to_install(config, tmp_path):
     assert "openmpi-bin" in one_paragraph(result.stderr)
 
 
-def script_with_srun(config, tmp_path, srun_body):
+def ranks_of(process):
+    """Process numbers of the launched ranks, by rank."""
+    pids = [pid for pid in descendants(process.pid) if is_rank(pid)]
+    return sorted(pids, key=lambda pid: int(environment_of(pid)["OMPI_COMM_WORLD_RANK"]))
+
+
+def environment_of(pid):
+    entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return dict(entry.decode().split("=", 1) for entry in entries if b"=" in entry)
+
+
+def test_signals_in_any_number_and_order_stop_once(config, tmp_path):
+    process = start_endless(config)
+    for number in [signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP]:
+        process.send_signal(number)
+    for pid in ranks_of(process):  # As Slurm does it: every process of the job.
+        os.kill(pid, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    assert stderr.count("with a checkpoint") == 1
+
+
+def test_sigterm_at_mpirun_itself_leaves_time_for_the_checkpoint(config, tmp_path):
+    process = start_endless(config)
+    mpirun = next(pid for pid in descendants(process.pid) if Path(f"/proc/{pid}/comm").read_text().strip() == "mpirun")
+    os.kill(mpirun, signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 75, stderr
+    done = steps_in(tmp_path / "run")[-1]
+    assert (tmp_path / "run" / "checkpoints" / f"step-{done:08d}").is_dir()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_plain_mpirun_passes_a_signal_on_and_ranks_write_a_checkpoint(config, tmp_path, number):
+    """mpirun's own timeout for SIGTERM must leave time, and its code is its own then."""
+    process = subprocess.Popen([*MPIRUN, "--mca", "odls_base_sigkill_timeout", "5", "-np", "2", TRIREME, "train", str(config),
+                                "--set", "run.steps=1000000"], stderr=subprocess.DEVNULL)
+    wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists() and len(steps_in(tmp_path / "run")) > 3)
+    process.send_signal(number)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == (75 if number == signal.SIGUSR1 else 1)
+    done = steps_in(tmp_path / "run")[-1]
+    assert (tmp_path / "run" / "checkpoints" / f"step-{done:08d}").is_dir()
+    end = json.loads((tmp_path / "run" / "provenance.jsonl").read_text().splitlines()[-1])
+    assert end["kind"] == "end" and end["exit_code"] == 75
+
+
+def test_a_second_interrupt_ends_at_once(config):
+    process = start_endless(config)
+    ranks = ranks_of(process)
+    for pid in ranks:
+        os.kill(pid, signal.SIGSTOP)  # They will not get to their checkpoint.
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: "Stopping" in os.read(process.stderr.fileno(), 65536).decode())
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    for pid in ranks:
+        if is_rank(pid):
+            os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: not any(is_rank(pid) for pid in ranks), timeout=10)
+
+
+def test_a_lost_rank_is_restarted_in_place_and_the_run_goes_on(config, tmp_path):
+    process = start_endless(config, "checkpoint.every_steps=2", options=["--restarts", "1"])
+    wait_for(lambda: (tmp_path / "run" / "checkpoints" / "latest").exists())
+    first = ranks_of(process)
+    os.kill(first[1], signal.SIGKILL)
+    wait_for(lambda: len(ranks_of(process)) == 2 and not set(first) & set(ranks_of(process)))
+    before = len(steps_in(tmp_path / "run"))
+    wait_for(lambda: len(steps_in(tmp_path / "run")) > before + 3)
+    os.kill(ranks_of(process)[0], signal.SIGKILL)  # And now it is enough.
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 4, stderr
+    assert stderr.count("Restart 1 of 1") == 1
+    one_paragraph(stderr)
+    steps = steps_in(tmp_path / "run")
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_ranks_that_stop_by_the_clock_are_restarted(config, tmp_path):
+    result = run("launch", config, "-n", 2, "--restarts", 2, "--set", "run.max_hours=1e-9")
+    assert result.returncode == 75, result.stderr
+    assert "Restart 2 of 2" in result.stderr
+    assert "run.max_hours" in result.stderr
+
+
+def test_max_hours_ends_after_a_checkpoint(config, tmp_path):
+    result = run("launch", config, "-n", 2, "--set", "run.steps=1000000", "--set", f"run.max_hours={3 / 3600}")
+    assert result.returncode == 75, result.stderr
+    done = steps_in(tmp_path / "run")[-1]
+    assert (tmp_path / "run" / "checkpoints" / f"step-{done:08d}").is_dir()
+
+
+def test_each_rank_has_a_log_and_the_first_failure_comes_last_and_once(config, tmp_path):
+    broken = write_dataset(tmp_path / "broken.h5")
+    os.truncate(broken, 1000)
+    logs = tmp_path / "logs"
+    result = run("launch", config, "-n", 2, "--set", f'data.train=["{broken}"]', "--rank-output", logs)
+    assert result.returncode == 3, result.stderr
+    assert "broken.h5" in one_paragraph(result.stderr)
+    assert result.stderr.strip().splitlines()[-1] == one_paragraph(result.stderr)
+    assert any("broken.h5" in file.read_text() for file in logs.glob("rank-*.log"))
+
+
+def test_rank_output_of_a_good_run_is_beside_it_and_on_the_terminal(config, tmp_path):
+    result = run("launch", config, "-n", 2, "--rank-output")
+    assert result.returncode == 0, result.stderr
+    log = (tmp_path / "run" / "ranks" / "rank-00000.log").read_text()
+    line = next(line for line in log.splitlines() if "learning rate" in line)
+    assert line in result.stderr and "<stderr>" not in result.stderr
+
+
+def test_ranks_get_an_allow_list_of_the_environment(config):
+    process = start_endless(config, options=["--env", "MY_SETTING"], MY_SETTING="1", SECRET_TOKEN="x", NCCL_DEBUG="WARN")
+    environment = environment_of(ranks_of(process)[0])
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert environment["MY_SETTING"] == "1" and environment["NCCL_DEBUG"] == "WARN"
+    assert "SECRET_TOKEN" not in environment
+
+
+def test_hosts_come_from_a_list_or_a_file(config, tmp_path):
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text("node1 slots=2\nnode2:2\n")
+    for words in [["--hosts", "node1:2,node2:2"], ["--hostfile", hostfile]]:
+        result = run("launch", config, "--dry-run", *words, env={"NCCL_DEBUG": "INFO"})
+        assert result.returncode == 0, result.stderr
+        assert "--host node1:2,node2:2" in result.stdout and "-np 4" in result.stdout
+        assert "-x NCCL_DEBUG" in result.stdout
+    assert run("launch", config, "--dry-run", "--hostfile", tmp_path / "none").returncode == 3
+
+
+def test_a_run_is_started_again_by_its_own_config(config, tmp_path):
+    """From anywhere, with the same ranks; its provenance tells what it was."""
+    assert run("launch", config, "-n", 2).returncode == 0
+    start = next(map(json.loads, (tmp_path / "run" / "provenance.jsonl").read_text().splitlines()))
+    assert start["num_ranks"] == 2 and start["command"][1] == "train"
+    assert start["working_directory"] == os.getcwd()
+    assert start["build"]["version"] and start["build"]["commit"] and start["build"]["libtorch"]
+    assert start["hosts"][0]["host"] == socket.gethostname() and len(start["hosts"][0]["ranks"]) == 2
+    assert "OMP_NUM_THREADS" in start["environment"]
+    again = subprocess.run([os.path.realpath(TRIREME), "launch", str(tmp_path / "run" / "config.toml"), "--fresh"],
+                           cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 0, again.stderr
+    lines = list(map(json.loads, (tmp_path / "run" / "provenance.jsonl").read_text().splitlines()))
+    assert [line["kind"] for line in lines] == ["start", "end"]  # --fresh began anew.
+    assert lines[0]["num_ranks"] == 2 and lines[0]["config_sha256"] == start["config_sha256"]
+    assert lines[1]["exit_code"] == 0
+    assert steps_in(tmp_path / "run") == [1, 2, 3]
+
+
+def test_the_version_tells_what_it_was_built_from():
+    lines = run("--version").stdout.splitlines()
+    assert re.fullmatch(r"trireme \d+\.\d+\.\d+", lines[0])
+    facts = dict(line.split(None, 1) for line in lines[1:])
+    assert set(facts) == {"commit", "build", "compiler", "libtorch", "cuda", "nccl", "mpi", "hdf5"}
+
+
+def test_completion_offers_verbs_options_and_keys():
+    script = f"source <({TRIREME} completion bash); "
+    ask = "COMP_WORDS=({0}); COMP_CWORD={1}; _trireme 2>/dev/null; echo ${{COMPREPLY[*]}}"
+    for words, at, expected in [("trireme la", 1, "launch"), ("trireme launch --dry", 2, "--dry-run"),
+                                ("trireme train --set optim.weight", 3, "optim.weight_decay=")]:
+        result = subprocess.run(["bash", "-c", script + ask.format(words, at)], capture_output=True, text=True)
+        assert result.stdout.split() == [expected], result.stderr
+
+
+def script_with_srun(config, tmp_path, srun_body, state="RUNNING"):
     """The batch script, run with an srun and an scontrol that only write down what they are told."""
     result = run("launch", config, "--slurm", "--nodes", 2, "--gpus-per-node", 4, "--time", "1:00:00")
     assert result.returncode == 0, result.stderr
@@ -179,7 +349,8 @@ def script_with_srun(config, tmp_path, srun_body):
     script.write_text(result.stdout)
     tools = tmp_path / "tools"
     tools.mkdir()
-    for name, body in {"srun": srun_body, "scontrol": f'echo "$@" >> {tmp_path}/scontrol.txt'}.items():
+    scontrol = f'[ "$1" = show ] && echo "JobId=77 JobState={state} X=1" || echo "$@" >> {tmp_path}/scontrol.txt'
+    for name, body in {"srun": srun_body, "scontrol": scontrol}.items():
         (tools / name).write_text(f"#!/bin/bash\n{body}\n")
         (tools / name).chmod(stat.S_IRWXU)
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "77"}
@@ -190,16 +361,56 @@ def test_the_batch_script_starts_the_ranks(config, tmp_path):
     command, environment = script_with_srun(config, tmp_path, f'printf "%s\\n" "$@" > {tmp_path}/srun.txt; exit 3')
     assert subprocess.run(command, env=environment, timeout=60).returncode == 3
     words = (tmp_path / "srun.txt").read_text().splitlines()
-    assert "--mpi=pmix" in words
+    assert "--mpi=pmix" in words and "--gpu-bind=none" in words
     assert words[-3:] == [os.path.realpath(TRIREME), "train", str(config)]
     assert not (tmp_path / "scontrol.txt").exists()
 
 
-def test_the_batch_script_requeues_a_stopped_job(config, tmp_path):
-    body = f"trap 'exit 75' USR1; touch {tmp_path}/started; while :; do sleep 0.01; done"
-    command, environment = script_with_srun(config, tmp_path, body)
+WAITS_FOR_USR1 = "trap 'exit 75' USR1; touch {0}/started; while :; do sleep 0.01; done"
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "CANCELLED", "PENDING"])
+def test_the_batch_script_requeues_a_stopped_job_that_still_runs(config, tmp_path, state):
+    command, environment = script_with_srun(config, tmp_path, WAITS_FOR_USR1.format(tmp_path), state)
     process = subprocess.Popen(command, env=environment)
     wait_for((tmp_path / "started").exists)
     process.send_signal(signal.SIGUSR1)
+    process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 75
-    assert (tmp_path / "scontrol.txt").read_text().strip() == "requeue 77"
+    asked = (tmp_path / "scontrol.txt").read_text().strip() if (tmp_path / "scontrol.txt").exists() else ""
+    assert asked == ("requeue 77" if state == "RUNNING" else "")
+
+
+def test_the_batch_script_does_not_requeue_for_ever(config, tmp_path):
+    (tmp_path / "run").mkdir()
+    command, environment = script_with_srun(config, tmp_path, "exit 75")
+    for _ in range(4):
+        assert subprocess.run(command, env=environment, timeout=60).returncode == 75
+    assert (tmp_path / "scontrol.txt").read_text().split() == ["requeue", "77"] * 2
+    (tmp_path / "run" / "checkpoints").mkdir()
+    new = f"ln -sfn step-$RANDOM {tmp_path}/run/checkpoints/latest; exit 75"
+    (tmp_path / "tools" / "srun").write_text(f"#!/bin/bash\n{new}\n")
+    assert subprocess.run(command, env=environment, timeout=60).returncode == 75
+    assert (tmp_path / "scontrol.txt").read_text().split() == ["requeue", "77"] * 3
+
+
+def test_doctor_reports_on_ranks_and_ends_with_a_code(tmp_path):
+    result = run("doctor", "--json", "--dir", tmp_path)
+    report = json.loads(result.stdout)
+    checks = {check["check"]: check for check in report["checks"]}
+    for name in ["compilers", "LibTorch", "MPI", "PMIx", "MPI threads", "HDF5", "Slurm", "open files", "locked memory",
+                 "/dev/shm", "binding", "clocks", "write", "rename", "file locks", "shared files", "all-reduce"]:
+        assert checks[name]["status"] in ("OK", "WARN"), checks[name]
+        assert checks[name]["status"] == "OK" or checks[name]["cure"]
+    assert len(report["hosts"]) >= 2 and result.returncode == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_doctor_names_what_is_broken_and_the_cure(tmp_path):
+    result = run("doctor", "--dir", tmp_path / "missing")
+    assert result.returncode == 1, result.stdout
+    assert re.search(r"FAIL +write", result.stdout) and "--dir" in result.stdout
+    (tmp_path / "empty").mkdir()
+    result = run("doctor", env={"PATH": str(tmp_path / "empty")})
+    assert result.returncode == 1
+    assert "openmpi-bin" in result.stdout

@@ -1,9 +1,9 @@
 #include "launcher/topology.h"
 
 #include <algorithm>
-#include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <numeric>
 #include <string>
 #include <vector>
 
@@ -12,123 +12,17 @@
 #include <unistd.h>
 
 #include "core/error.h"
-#include "launcher/child_process.h"
-#include "launcher/slurm_script.h"
+#include "launcher/launch_plan.h"
 
 namespace trireme {
 namespace {
 namespace fs = std::filesystem;
-using testing::Contains;
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing::Not;
+using testing::IsEmpty;
+using testing::SizeIs;
 
-Machine machine_with(int cores, int gpus) {
-  Machine machine;
-  machine.num_cores = cores;
-  machine.num_processing_units = 2 * cores;
-  machine.gpus.resize(static_cast<size_t>(gpus));
-  return machine;
-}
-
-LaunchRequest request_for(Build build, int ranks = 0) {
-  LaunchRequest request;
-  request.num_ranks = ranks;
-  request.build = build;
-  request.program = "/opt/trireme";
-  request.arguments = {"train", "a.toml"};
-  return request;
-}
-
-bool has_words(const LaunchPlan& plan, const std::vector<std::string>& words) {
-  return std::ranges::search(plan.command, words).begin() != plan.command.end();
-}
-
-TEST(LaunchPlanTest, OneRankPerGpuSharesTheCores) {
-  const LaunchPlan plan = plan_launch(machine_with(64, 4), request_for(Build::kCuda));
-  EXPECT_EQ(plan.num_ranks, 4);
-  EXPECT_EQ(plan.threads_per_rank, 16);
-  EXPECT_TRUE(has_words(plan, {"-np", "4", "/opt/trireme", "train", "a.toml"}));
-  EXPECT_TRUE(has_words(plan, {"-x", "OMP_NUM_THREADS=16"}));
-  EXPECT_TRUE(has_words(plan, {"--bind-to", "none"}));
-  EXPECT_THAT(plan.command, Not(Contains("--oversubscribe")));
-  EXPECT_THAT(plan.command, Not(Contains("--allow-run-as-root")));
-}
-
-TEST(LaunchPlanTest, MoreRanksThanGpusIsAUsageError) {
-  EXPECT_THROW(plan_launch(machine_with(8, 2), request_for(Build::kCuda, 3)), UsageError);
-  EXPECT_EQ(plan_launch(machine_with(8, 2), request_for(Build::kCuda, 2)).num_ranks, 2);
-  EXPECT_EQ(plan_launch(machine_with(8, 2), request_for(Build::kCpu, 3)).num_ranks, 3);
-}
-
-TEST(LaunchPlanTest, ACpuBuildLeavesGpusAndSaysSo) {
-  const LaunchPlan plan = plan_launch(machine_with(8, 2), request_for(Build::kCpu));
-  EXPECT_EQ(plan.num_ranks, 4);
-  EXPECT_THAT(plan.explanation, HasSubstr("2 GPUs left unused"));
-}
-
-TEST(LaunchPlanTest, WithoutGpuThereIsARankForTwoCores) {
-  EXPECT_EQ(plan_launch(machine_with(1, 0), request_for(Build::kCpu)).num_ranks, 1);
-  EXPECT_EQ(plan_launch(machine_with(2, 0), request_for(Build::kCpu)).num_ranks, 1);
-  EXPECT_EQ(plan_launch(machine_with(7, 0), request_for(Build::kCpu)).num_ranks, 3);
-  EXPECT_EQ(plan_launch(machine_with(128, 0), request_for(Build::kCuda)).num_ranks, 8);
-}
-
-TEST(LaunchPlanTest, MoreRanksThanCoresYieldAndHaveOneThread) {
-  const LaunchPlan plan = plan_launch(machine_with(2, 0), request_for(Build::kCpu, 4));
-  EXPECT_EQ(plan.threads_per_rank, 1);
-  EXPECT_TRUE(has_words(plan, {"--oversubscribe", "--mca", "mpi_yield_when_idle", "1"}));
-}
-
-TEST(LaunchPlanTest, RootIsAllowed) {
-  LaunchRequest request = request_for(Build::kCpu, 2);
-  request.user = User::kRoot;
-  EXPECT_THAT(plan_launch(machine_with(2, 0), request).command, Contains("--allow-run-as-root"));
-}
-
-TEST(LaunchPlanTest, HostsAddUp) {
-  LaunchRequest request = request_for(Build::kCuda);
-  request.hosts = parse_hosts("a:4,b:2,c");
-  const LaunchPlan plan = plan_launch(machine_with(32, 8), request);
-  EXPECT_EQ(plan.num_ranks, 14);
-  EXPECT_TRUE(has_words(plan, {"--host", "a:4,b:2,c:8"}));
-  request.num_ranks = 5;
-  EXPECT_THROW(plan_launch(machine_with(32, 8), request), UsageError);
-  request.num_ranks = 0;
-  EXPECT_THROW(plan_launch(machine_with(32, 0), request), UsageError);
-}
-
-TEST(LaunchPlanTest, AnAllocationGetsSrun) {
-  LaunchRequest request = request_for(Build::kCuda);
-  request.starter = Starter::kSrun;
-  request.num_nodes = 3;
-  const LaunchPlan plan = plan_launch(machine_with(32, 4), request);
-  EXPECT_EQ(plan.command.front(), "srun");
-  EXPECT_THAT(plan.command, Contains("--mpi=pmix"));
-  EXPECT_THAT(plan.command, Contains("--ntasks=12"));
-  EXPECT_THAT(shell_line(plan),
-              testing::StartsWith("OMP_NUM_THREADS=8 CUDA_DEVICE_ORDER=PCI_BUS_ID srun "));
-}
-
-TEST(HostsTest, RefusesWhatIsNotAHostList) {
-  for (const char* text :
-       {"", "a:", "a:0", "a:x", ":4", "a:4,,b:4", "a:4,", "-x:2", "a b:2", "a:-1"}) {
-    EXPECT_THROW(parse_hosts(text), UsageError) << text;
-  }
-  const auto hosts = parse_hosts("n1.example:4,n2");
-  ASSERT_EQ(hosts.size(), 2U);
-  EXPECT_EQ(hosts[0].host, "n1.example");
-  EXPECT_EQ(hosts[0].num_ranks, 4);
-  EXPECT_EQ(hosts[1].num_ranks, 0);
-}
-
-TEST(ShellTest, QuotesWhatAShellWouldRead) {
-  EXPECT_EQ(shell_quoted("configs/demo.toml"), "configs/demo.toml");
-  EXPECT_EQ(shell_quoted("a b"), "'a b'");
-  EXPECT_EQ(shell_quoted("it's"), "'it'\\''s'");
-  EXPECT_EQ(shell_quoted(""), "''");
-  EXPECT_EQ(shell_quoted("data.train=[\"$x\"]"), "'data.train=[\"$x\"]'");
-}
+const fs::path kTopologies = TRIREME_TEST_TOPOLOGIES;  // Recorded by hwloc.
 
 // A driver's files as they would lie under "/".
 class GpuFilesTest : public testing::Test {
@@ -142,11 +36,43 @@ class GpuFilesTest : public testing::Test {
     const fs::path device = root_ / "sys/bus/pci/devices" / pci;
     fs::create_directories(device);
     std::ofstream(device / "numa_node") << numa_node << '\n';
-    std::ofstream(root_ / ("dev/nvidia" + std::to_string(num_nodes_++))) << "";
+    std::ofstream(root_ / ("dev/nvidia" + std::to_string(num_gpus_++))) << "";
+  }
+  // As newer drivers tell it: minors in another order than the addresses.
+  void add_with_facts(const std::string& pci, int numa_node, int minor, const std::string& uuid) {
+    add(pci, numa_node);
+    std::ofstream(root_ / "proc/driver/nvidia/gpus" / pci / "information")
+        << "Model: \t\t NVIDIA H100 80GB HBM3\nGPU UUID: \t " << uuid << "\nDevice Minor: \t "
+        << minor << '\n';
+  }
+  void add_mig_instance(int minor, int gpu_instance) {
+    fs::create_directories(root_ / "proc/driver/nvidia/capabilities" /
+                           ("gpu" + std::to_string(minor)) / "mig" /
+                           ("gi" + std::to_string(gpu_instance)) / "ci0");
+  }
+  // Eight GPUs, four a socket, as in a server with two sockets.
+  void add_eight() {
+    const char* const addresses[] = {"07", "0b", "48", "4c", "88", "8b", "c8", "cb"};
+    for (int i = 0; i < 8; ++i) {
+      add_with_facts("0000:" + std::string(addresses[i]) + ":00.0", i < 4 ? 0 : 1, i,
+                     "GPU-" + std::string(8, static_cast<char>('a' + i)));
+    }
+  }
+  Machine machine(const std::string& topology, const char* visible = nullptr) const {
+    return detect_machine({.root = root_,
+                           .topology_xml = kTopologies / (topology + ".xml"),
+                           .allowed = std::nullopt,
+                           .visible_devices = visible});
   }
   fs::path root_;
-  int num_nodes_ = 0;
+  int num_gpus_ = 0;
 };
+
+std::vector<int> range(int first, int last) {
+  std::vector<int> values(static_cast<size_t>(last - first));
+  std::iota(values.begin(), values.end(), first);
+  return values;
+}
 
 TEST_F(GpuFilesTest, NoDriverMeansNoGpu) { EXPECT_TRUE(detect_gpus(root_, nullptr).empty()); }
 
@@ -178,98 +104,152 @@ TEST_F(GpuFilesTest, AContainerSeesOnlyItsOwnDeviceNodes) {
   EXPECT_EQ(detect_gpus(root_, nullptr).size(), 1U);
 }
 
+TEST_F(GpuFilesTest, ADeviceNodeBelongsToTheGpuOfItsMinor) {
+  add_with_facts("0000:3b:00.0", 0, 1, "GPU-aaaa");
+  add_with_facts("0000:81:00.0", 1, 0, "GPU-bbbb");
+  fs::remove(root_ / "dev/nvidia1");
+  const auto gpus = detect_gpus(root_, nullptr);
+  ASSERT_THAT(gpus, SizeIs(1));
+  EXPECT_EQ(gpus[0].pci_address, "0000:81:00.0");
+  EXPECT_EQ(gpus[0].model, "NVIDIA H100 80GB HBM3");
+}
+
+TEST_F(GpuFilesTest, UuidsNameGpusByUnambiguousBeginnings) {
+  add_eight();
+  const auto gpus = detect_gpus(root_, "GPU-hhhh,GPU-aaaaaaaa");
+  ASSERT_THAT(gpus, SizeIs(2));
+  EXPECT_EQ(gpus[0].numa_node, 1);
+  EXPECT_EQ(gpus[1].pci_address, "0000:07:00.0");
+  EXPECT_THAT(detect_gpus(root_, "GPU-"), IsEmpty());
+  EXPECT_THAT(detect_gpus(root_, "GPU-aaaa,GPU-zzzz,GPU-bbbb"), SizeIs(1));
+}
+
+TEST_F(GpuFilesTest, MigLeavesOneRank) {
+  add_with_facts("0000:3b:00.0", 0, 0, "GPU-aaaa");
+  add_with_facts("0000:81:00.0", 1, 1, "GPU-bbbb");
+  add_mig_instance(1, 1);
+  add_mig_instance(1, 2);
+  EXPECT_THAT(detect_gpus(root_, nullptr), SizeIs(1));
+  EXPECT_THAT(detect_gpus(root_, "MIG-1,MIG-2"), SizeIs(1));
+  EXPECT_EQ(detect_gpus(root_, "MIG-2").at(0).numa_node, 1);
+  EXPECT_EQ(detect_gpus(root_, "0").at(0).num_mig_instances, 0);  // The whole one.
+  LaunchRequest request;
+  request.build = Build::kCuda;
+  const Machine divided = machine("two_sockets");
+  EXPECT_EQ(plan_launch(divided, request).num_ranks, 1);
+  EXPECT_THAT(plan_launch(divided, request).explanation, HasSubstr("MIG"));
+  request.num_ranks = 2;
+  EXPECT_THROW(static_cast<void>(plan_launch(divided, request)), UsageError);
+}
+
 TEST_F(GpuFilesTest, AQuotaLimitsTheCores) {
   fs::create_directories(root_ / "sys/fs/cgroup");
-  std::ofstream(root_ / "sys/fs/cgroup/cpu.max") << "150000 100000\n";
-  EXPECT_EQ(detect_machine(root_).num_cores, 1);
+  std::ofstream(root_ / "sys/fs/cgroup/cpu.max") << "350000 100000\n";
+  EXPECT_EQ(machine("two_sockets").num_cores, 3);
   std::ofstream(root_ / "sys/fs/cgroup/cpu.max") << "max 100000\n";
-  EXPECT_GE(detect_machine(root_).num_cores, 1);
+  EXPECT_EQ(machine("two_sockets").num_cores, 32);
 }
 
-TEST(SlurmScriptTest, HoldsWhatTheJobNeeds) {
-  SlurmRequest request;
-  request.job_name = "my run";
-  request.num_nodes = 2;
-  request.gpus_per_node = 8;
-  request.time = "12:00:00";
-  request.program = "/opt/my programs/trireme";
-  request.arguments = {"train", "a.toml"};
-  const std::string script = slurm_script(request);
-  EXPECT_THAT(script, testing::StartsWith("#!/bin/bash\n#SBATCH --job-name=my-run\n"));
-  for (const char* line :
-       {"#SBATCH --nodes=2\n", "#SBATCH --ntasks=16\n", "#SBATCH --ntasks-per-node=8\n",
-        "#SBATCH --gpus-per-node=8\n", "#SBATCH --time=12:00:00\n", "#SBATCH --requeue\n",
-        "#SBATCH --signal=B:USR1@60\n", "#SBATCH --open-mode=append\n", "--mpi=pmix",
-        "'/opt/my programs/trireme' train a.toml &\n", "-eq 75"}) {
-    EXPECT_THAT(script, HasSubstr(line));
+TEST_F(GpuFilesTest, RecordedTopologiesAreRead) {
+  const Machine sockets = machine("two_sockets");
+  EXPECT_EQ(sockets.num_cores, 32);
+  EXPECT_EQ(sockets.num_processing_units, 64);
+  EXPECT_EQ(sockets.num_numa_nodes(), 2);
+  EXPECT_THAT(sockets.cores[0].cpus, ElementsAre(0, 1));
+  EXPECT_EQ(sockets.cores[16].numa_node, 1);
+  EXPECT_EQ(machine("no_smt_four_nodes").num_numa_nodes(), 4);
+  EXPECT_EQ(machine("virtual_machine").num_cores, 2);
+  EXPECT_THROW(static_cast<void>(machine("missing")), InputError);
+}
+
+TEST_F(GpuFilesTest, TheAffinityMaskLimitsTheCores) {
+  const Machine confined = detect_machine({.root = root_,
+                                           .topology_xml = kTopologies / "two_sockets.xml",
+                                           .allowed = CpuList{0, 1, 33},
+                                           .visible_devices = nullptr});
+  ASSERT_THAT(confined.cores, SizeIs(2));
+  EXPECT_THAT(confined.cores[1].cpus, ElementsAre(33));
+  EXPECT_EQ(confined.num_processing_units, 3);
+}
+
+TEST_F(GpuFilesTest, OneGpuGetsTheCoresOfItsSocket) {
+  add("0000:81:00.0", 1);
+  const auto placements = place_ranks(machine("two_sockets"), 1);
+  ASSERT_THAT(placements, SizeIs(1));
+  EXPECT_EQ(placements[0].cpus, range(32, 64));
+  EXPECT_EQ(placements[0].numa_node, 1);
+}
+
+TEST_F(GpuFilesTest, EightGpusShareTheCoresOfTheirSockets) {
+  add_eight();
+  const Machine server = machine("two_sockets");
+  const auto placements = place_ranks(server, 8);
+  ASSERT_THAT(placements, SizeIs(8));
+  EXPECT_EQ(placements[0].cpus, range(0, 8));
+  EXPECT_THAT(placements[0].compute, ElementsAre(0, 2, 4, 6));
+  EXPECT_THAT(placements[0].helpers, ElementsAre(1, 3, 5, 7));  // Second hyper-threads.
+  EXPECT_EQ(placements[3].cpus, range(24, 32));
+  EXPECT_EQ(placements[4].cpus, range(32, 40));
+  for (size_t rank = 0; rank < 8; ++rank) EXPECT_EQ(placements[rank].numa_node, rank < 4 ? 0 : 1);
+  LaunchRequest request;
+  request.build = Build::kCuda;
+  EXPECT_EQ(plan_launch(server, request).num_ranks, 8);
+  EXPECT_EQ(plan_launch(server, request).threads_per_rank, 4);
+}
+
+TEST_F(GpuFilesTest, HiddenGpusLeaveTheirCoresToTheOthers) {
+  add_eight();
+  const Machine server = machine("two_sockets", "7,0,1");  // Ranks follow that order.
+  ASSERT_THAT(server.gpus, SizeIs(3));
+  const auto placements = place_ranks(server, 3);
+  EXPECT_EQ(placements[0].cpus, range(32, 64));
+  EXPECT_EQ(placements[1].cpus, range(0, 16));
+  EXPECT_EQ(placements[2].cpus, range(16, 32));
+}
+
+TEST_F(GpuFilesTest, FourGpusWithoutHyperThreadsKeepOneCoreForTheDevice) {
+  for (int i = 0; i < 4; ++i) add("0000:0" + std::to_string(i) + ":00.0", i);
+  const auto placements = place_ranks(machine("no_smt_four_nodes"), 4);
+  EXPECT_EQ(placements[2].cpus, range(16, 24));
+  EXPECT_EQ(placements[2].helpers, range(17, 24));
+  EXPECT_EQ(placements[2].numa_node, 2);
+}
+
+TEST_F(GpuFilesTest, GpusOfUnknownPlaceShareAllCores) {
+  add("0000:3b:00.0", -1);
+  add("0000:81:00.0", -1);
+  const auto placements = place_ranks(machine("workstation"), 2);
+  EXPECT_EQ(placements[0].cpus, range(0, 8));
+  EXPECT_EQ(placements[1].cpus, range(8, 16));
+}
+
+TEST_F(GpuFilesTest, RanksOnCpusFillTheCoresWithoutOverlap) {
+  for (const char* topology : {"two_sockets", "workstation", "no_smt_four_nodes"}) {
+    const Machine here = machine(topology);
+    for (const int ranks : {1, 2, 3, 4, 8}) {
+      std::vector<int> all;
+      for (const auto& placement : place_ranks(here, ranks)) {
+        EXPECT_EQ(placement.compute.size(), here.cores.size() / static_cast<size_t>(ranks));
+        all.insert(all.end(), placement.cpus.begin(), placement.cpus.end());
+      }
+      std::ranges::sort(all);
+      EXPECT_TRUE(std::ranges::adjacent_find(all) == all.end()) << topology << " " << ranks;
+    }
   }
+  EXPECT_EQ(place_ranks(machine("two_sockets"), 2)[1].numa_node, 1);
+  EXPECT_EQ(place_ranks(machine("two_sockets"), 1)[0].numa_node, -1);
 }
 
-TEST(SlurmScriptTest, RefusesContradictions) {
-  SlurmRequest request;
-  EXPECT_THROW(static_cast<void>(slurm_script(request)), UsageError);  // How many ranks?
-  request.num_nodes = 4;
-  request.num_ranks = 2;
-  EXPECT_THROW(static_cast<void>(slurm_script(request)), UsageError);
-  request.num_ranks = 4;
-  EXPECT_NO_THROW(static_cast<void>(slurm_script(request)));
-  request.time = "soon";
-  EXPECT_THROW(static_cast<void>(slurm_script(request)), UsageError);
-  request.time = "10";
-  request.partition = "a b";
-  EXPECT_THROW(static_cast<void>(slurm_script(request)), UsageError);
+TEST_F(GpuFilesTest, MoreRanksThanCoresAreNotConfined) {
+  for (const auto& placement : place_ranks(machine("virtual_machine"), 3))
+    EXPECT_THAT(placement.cpus, IsEmpty());
 }
 
-LaunchPlan shell_plan(const std::string& script) {
-  LaunchPlan plan;
-  plan.command = {"bash", "-c", script};
-  return plan;
-}
-
-TEST(ChildTest, ItsCodePasses) {
-  for (const int code : {0, 2, 75}) {
-    const ChildOutcome outcome = run_child(shell_plan("exit " + std::to_string(code)));
-    EXPECT_EQ(static_cast<int>(interpret(outcome, "mpirun").code), code);
-  }
-}
-
-TEST(ChildTest, AMissingProgramIsAUsageErrorNamingIt) {
-  LaunchPlan plan;
-  plan.command = {"no-such-mpirun"};
-  try {
-    static_cast<void>(run_child(plan));
-    FAIL() << "started";
-  } catch (const UsageError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("no-such-mpirun"));
-  }
-}
-
-TEST(ChildTest, SigtermReachesItAsUsr1) {
-  const std::string parent = std::to_string(getpid());
-  const ChildOutcome outcome =
-      run_child(shell_plan("trap 'exit 75' USR1; trap 'exit 9' TERM INT; kill -TERM " + parent +
-                           "; while :; do sleep 0.01; done"));
-  EXPECT_TRUE(outcome.was_stopped);
-  EXPECT_EQ(interpret(outcome, "mpirun").code, ExitCode::kStopped);
-}
-
-TEST(ChildTest, ASecondInterruptStopsAtOnce) {
-  const std::string parent = std::to_string(getpid());
-  const ChildOutcome outcome =
-      run_child(shell_plan("trap 'kill -INT " + parent + "' USR1; trap 'exit 1' INT; kill -INT " +
-                           parent + "; while :; do sleep 0.01; done"));
-  EXPECT_TRUE(outcome.was_interrupted);
-  EXPECT_EQ(interpret(outcome, "mpirun").code, ExitCode::kInterrupted);
-}
-
-TEST(ChildTest, ASignalThatEndsARankIsALostRank) {
-  const LaunchResult result = interpret({.exit_code = 128 + SIGKILL, .signal = 0}, "mpirun");
-  EXPECT_EQ(result.code, ExitCode::kLost);
-  EXPECT_THAT(result.message, HasSubstr("SIGKILL"));
-  EXPECT_EQ(
-      interpret({.exit_code = 128 + SIGUSR1, .signal = 0, .was_stopped = true}, "mpirun").code,
-      ExitCode::kStopped);
-  EXPECT_EQ(interpret({.exit_code = 130, .signal = 0}, "mpirun").code, ExitCode::kInterrupted);
+TEST(ThisMachineTest, IsSeen) {
+  const Machine here = detect_machine();
+  EXPECT_GE(here.num_cores, 1);
+  EXPECT_FALSE(here.cores.empty());
+  EXPECT_EQ(place_ranks(here, 1)[0].cpus, current_cpus());
 }
 }  // namespace
 }  // namespace trireme
