@@ -48,12 +48,13 @@ Image read_image(const std::filesystem::path& file) {
                              : "it is a " + format + " file; only PNG and JPEG are read");
 }
 
-void write_png(const std::filesystem::path& file, const Image& image) {
+void write_png(const std::filesystem::path& file, const Image& image,
+               const std::vector<ImageText>& texts) {
   check(image.width > 0 && image.height > 0 &&
             image.pixels.size() == 3 * static_cast<size_t>(image.width * image.height),
         "an image's pixels match its size");
   try {
-    write_text_file_atomically(file, internal::encode_png(image));
+    write_text_file_atomically(file, internal::encode_png(image, texts));
   } catch (const internal::DecodeFailure& failure) {
     throw UsageError("cannot write the picture " + file.string() + ": " + failure.reason + ".");
   }

@@ -2,6 +2,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace trireme {
@@ -20,8 +21,15 @@ struct Image {
 // reason.
 [[nodiscard]] Image read_image(const std::filesystem::path& file);
 
-// Written beside and renamed. Throws UsageError.
-void write_png(const std::filesystem::path& file, const Image& image);
+// A text chunk of a PNG: a keyword of at most 79 Latin-1 characters, and UTF-8.
+struct ImageText {
+  std::string keyword;
+  std::string text;
+};
+
+// Written beside and renamed; empty texts are left out. Throws UsageError.
+void write_png(const std::filesystem::path& file, const Image& image,
+               const std::vector<ImageText>& texts = {});
 
 // Lanczos (a = 3) with antialiasing, as Pillow's Image.resize(LANCZOS) computes it on 8-bit images:
 // horizontal pass first, coefficients in 22-bit fixed point, 8 bits between the passes. Bit-equal

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "data/image.h"
 
@@ -19,7 +20,7 @@ inline constexpr uint64_t kNumPixelsMax = uint64_t{1} << 28;
 
 [[nodiscard]] bool is_png(std::span<const std::byte> file);
 [[nodiscard]] Image decode_png(std::span<const std::byte> file);
-[[nodiscard]] std::string encode_png(const Image& image);
+[[nodiscard]] std::string encode_png(const Image& image, const std::vector<ImageText>& texts);
 
 [[nodiscard]] bool is_jpeg(std::span<const std::byte> file);
 [[nodiscard]] Image decode_jpeg(std::span<const std::byte> file);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
@@ -136,13 +137,27 @@ class PngWriter {
   PngWriter(const PngWriter&) = delete;
   PngWriter& operator=(const PngWriter&) = delete;
 
-  std::string encode(const Image& image) {
+  std::string encode(const Image& image, const std::vector<ImageText>& texts) {
+    for (const auto& text : texts) add(text);
     if (png_ == nullptr || info_ == nullptr) throw DecodeFailure{"libpng does not start"};
     if (!write(image)) throw DecodeFailure{state_.reason};
     return std::move(state_.encoded);
   }
 
  private:
+  void add(const ImageText& text) {
+    if (text.text.empty()) return;
+    const bool is_ascii =
+        std::ranges::all_of(text.text, [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+    png_text chunk{};
+    // Every reader knows tEXt, which is Latin-1; iTXt is UTF-8.
+    chunk.compression = is_ascii ? PNG_TEXT_COMPRESSION_NONE : PNG_ITXT_COMPRESSION_NONE;
+    chunk.key = const_cast<char*>(text.keyword.c_str());  // libpng only reads.
+    chunk.text = const_cast<char*>(text.text.c_str());
+    (is_ascii ? chunk.text_length : chunk.itxt_length) = text.text.size();
+    chunks_.push_back(chunk);
+  }
+
   bool write(const Image& image) {
     if (setjmp(png_jmpbuf(png_)) != 0) return false;
     png_set_write_fn(png_, &state_, on_write, on_flush);
@@ -150,6 +165,9 @@ class PngWriter {
     png_set_IHDR(png_, info_, static_cast<png_uint_32>(image.width),
                  static_cast<png_uint_32>(image.height), 8, PNG_COLOR_TYPE_RGB, PNG_INTERLACE_NONE,
                  PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+    if (!chunks_.empty()) {
+      png_set_text(png_, info_, chunks_.data(), static_cast<int>(chunks_.size()));
+    }
     png_write_info(png_, info_);
     const size_t row_bytes = 3 * static_cast<size_t>(image.width);
     for (int64_t y = 0; y < image.height; ++y) {
@@ -160,6 +178,7 @@ class PngWriter {
   }
 
   PngState state_;
+  std::vector<png_text> chunks_;  // Views of the caller's texts.
   png_structp png_ = nullptr;
   png_infop info_ = nullptr;
 };
@@ -171,5 +190,7 @@ bool is_png(std::span<const std::byte> file) {
 
 Image decode_png(std::span<const std::byte> file) { return PngReader(file).decode(); }
 
-std::string encode_png(const Image& image) { return PngWriter().encode(image); }
+std::string encode_png(const Image& image, const std::vector<ImageText>& texts) {
+  return PngWriter().encode(image, texts);
+}
 }  // namespace trireme::internal

@@ -111,6 +111,31 @@ class Rules {
     if (c.early_stopping.patience > 0) check_early_stopping();
   }
 
+  void check_scores() const {
+    const auto& scores = config_.scores;
+    for (const auto& name : scores.metrics) {
+      if (name != "fid" && name != "kid" && name != "clip_score" && name != "latent_frechet") {
+        fail("scores.metrics", "scores.metrics holds '" + name +
+                                   "', which is none of fid, kid, clip_score, latent_frechet");
+      }
+      if (std::ranges::count(scores.metrics, name) > 1) {
+        fail("scores.metrics", "scores.metrics holds '" + name + "' twice. Remove one of them");
+      }
+      if ((name == "fid" || name == "kid") && scores.inception.empty()) {
+        fail(
+            "scores.metrics",
+            "scores.metrics has \"" + name +
+                "\", which needs Inception-v3's weights. Set scores.inception to their safetensors "
+                "file (tools/convert_inception.py makes it), or use \"latent_frechet\"");
+      }
+      if (name == "clip_score" && scores.clip.empty()) {
+        fail("scores.metrics",
+             "scores.metrics has \"clip_score\", which needs CLIP's encoders. Set scores.clip to a "
+             "folder that holds them");
+      }
+    }
+  }
+
   void check_early_stopping() const {
     const auto& c = config_;
     if (c.eval.every_steps == 0) {
@@ -118,7 +143,13 @@ class Rules {
            "early_stopping.patience is set, but eval.every_steps = 0 turns evaluation off. Set "
            "eval.every_steps");
     }
-    if (c.data.validation.empty() && c.data.validation_fraction == 0) {
+    const bool watches_score =
+        c.early_stopping.metric != "val_loss" && c.early_stopping.metric != "val_loss_ema";
+    if (watches_score && std::ranges::count(c.scores.metrics, c.early_stopping.metric) == 0) {
+      fail("early_stopping.metric", "early_stopping.metric = \"" + c.early_stopping.metric +
+                                        "\" is not among scores.metrics. Add it there");
+    }
+    if (!watches_score && c.data.validation.empty() && c.data.validation_fraction == 0) {
       fail(
           "early_stopping.patience",
           "early_stopping.patience is set, but there is no validation data. Set data.validation or "
@@ -145,5 +176,6 @@ void check_config_rules(const Config& config, const std::string& file, const Pla
   rules.check_patterns();
   rules.check_groups();
   rules.check_combinations();
+  rules.check_scores();
 }
 }  // namespace trireme

@@ -36,6 +36,24 @@ struct Names<LrScheduleName> {
                                                            "polynomial", "wsd"};
 };
 template <>
+struct Names<SamplerName> {
+  static constexpr std::array<std::string_view, 8> kAll = {
+      "auto", "ddpm", "ddim", "euler", "euler_ancestral", "heun", "dpmpp_2m", "flow_euler"};
+};
+template <>
+struct Names<TimestepSpacing> {
+  static constexpr std::array<std::string_view, 4> kAll = {"auto", "leading", "linspace",
+                                                           "trailing"};
+};
+template <>
+struct Names<SigmaSpacing> {
+  static constexpr std::array<std::string_view, 3> kAll = {"auto", "schedule", "karras"};
+};
+template <>
+struct Names<InceptionResize> {
+  static constexpr std::array<std::string_view, 2> kAll = {"pytorch_fid", "torch_fidelity"};
+};
+template <>
 struct Names<Precision> {
   static constexpr std::array<std::string_view, 3> kAll = {"fp32", "bf16", "fp16"};
 };
@@ -88,6 +106,7 @@ ConfigKey key(std::string_view name, ConfigKey options = {}) {
 
 using Ends = ConfigRange::Ends;
 constexpr auto kFree = Trajectory::kFree;
+constexpr auto kScored = Trajectory::kWithScoredStopping;
 constexpr auto kUnlessDefault = ConfigKey::Presence::kUnlessDefault;
 constexpr double kMaxCount = 1e12;
 constexpr ConfigRange kPositive = {.low = 0, .ends = Ends::kLowOut};
@@ -192,8 +211,9 @@ std::vector<ConfigKey> weights_keys() {
       key<&C::freeze, &FreezeOptions::groups>("freeze.groups"),
       key<&C::freeze, &FreezeOptions::first_blocks>("freeze.first_blocks",
                                                     {.range = {.low = 0, .high = 100}}),
-      key<&C::early_stopping, &S::metric>("early_stopping.metric",
-                                          {.choices = {"val_loss", "val_loss_ema"}}),
+      key<&C::early_stopping, &S::metric>(
+          "early_stopping.metric",
+          {.choices = {"val_loss", "val_loss_ema", "fid", "kid", "clip_score", "latent_frechet"}}),
       key<&C::early_stopping, &S::patience>("early_stopping.patience", {.range = kCountOrOff}),
       key<&C::early_stopping, &S::min_delta>("early_stopping.min_delta", {.range = kNotNegative}),
       key<&C::ema, &EmaOptions::decay>("ema.decay", {.range = kBelowOne}),
@@ -203,7 +223,6 @@ std::vector<ConfigKey> weights_keys() {
 std::vector<ConfigKey> machinery_keys() {
   using C = Config;
   using P = ParallelOptions;
-  using S = SampleOptions;
   constexpr auto kWithEarlyStopping = Trajectory::kWithEarlyStopping;
   return {
       key<&C::parallel, &P::shards>("parallel.shards", {.range = {.low = 0, .high = 1 << 20}}),
@@ -223,15 +242,55 @@ std::vector<ConfigKey> machinery_keys() {
           "eval.every_steps", {.trajectory = kWithEarlyStopping, .range = kCountOrOff}),
       key<&C::eval, &EvalOptions::timesteps>(
           "eval.timesteps", {.trajectory = kWithEarlyStopping, .range = {.low = 1, .high = 10000}}),
+  };
+}
+
+std::vector<ConfigKey> sample_keys() {
+  using C = Config;
+  using S = SampleOptions;
+  return {
       key<&C::sample, &S::prompts>("sample.prompts", {.trajectory = kFree}),
+      key<&C::sample, &S::negative_prompt>("sample.negative_prompt", {.trajectory = kScored}),
       key<&C::sample, &S::count>("sample.count",
                                  {.trajectory = kFree, .range = {.low = 0, .high = 65536}}),
+      key<&C::sample, &S::sampler>("sample.sampler", {.trajectory = kScored}),
       key<&C::sample, &S::steps>("sample.steps",
-                                 {.trajectory = kFree, .range = {.low = 1, .high = 1e6}}),
+                                 {.trajectory = kScored, .range = {.low = 1, .high = 1e6}}),
+      key<&C::sample, &S::timestep_spacing>("sample.timestep_spacing", {.trajectory = kScored}),
+      key<&C::sample, &S::sigmas>("sample.sigmas", {.trajectory = kScored}),
       key<&C::sample, &S::guidance>("sample.guidance",
-                                    {.trajectory = kFree, .range = kNotNegative}),
-      key<&C::sample, &S::seed>("sample.seed", {.trajectory = kFree, .range = kNotNegative}),
-      key<&C::sample, &S::vae>("sample.vae", {.trajectory = kFree}),
+                                    {.trajectory = kScored, .range = kNotNegative}),
+      key<&C::sample, &S::guidance_rescale>("sample.guidance_rescale",
+                                            {.trajectory = kScored, .range = kProbability}),
+      key<&C::sample, &S::seed>("sample.seed", {.trajectory = kScored, .range = kNotNegative}),
+      key<&C::sample, &S::batch>("sample.batch",
+                                 {.trajectory = kFree, .range = {.low = 1, .high = 65536}}),
+      key<&C::sample, &S::vae>("sample.vae", {.trajectory = kScored}),
+  };
+}
+
+std::vector<ConfigKey> scores_keys() {
+  using C = Config;
+  using S = ScoresOptions;
+  return {
+      key<&C::scores, &S::metrics>("scores.metrics", {.trajectory = kScored}),
+      key<&C::scores, &S::every_steps>("scores.every_steps",
+                                       {.trajectory = kScored, .range = kCountOrOff}),
+      key<&C::scores, &S::count>("scores.count",
+                                 {.trajectory = kScored, .range = {.low = 2, .high = 1e6}}),
+      key<&C::scores, &S::reference>("scores.reference", {.trajectory = kScored}),
+      key<&C::scores, &S::inception>("scores.inception", {.trajectory = kScored}),
+      key<&C::scores, &S::inception_resize>("scores.inception_resize", {.trajectory = kScored}),
+      key<&C::scores, &S::clip>("scores.clip", {.trajectory = kScored}),
+      key<&C::scores, &S::batch>("scores.batch",
+                                 {.trajectory = kScored, .range = {.low = 1, .high = 65536}}),
+      key<&C::scores, &S::cache>("scores.cache", {.trajectory = kFree}),
+  };
+}
+
+std::vector<ConfigKey> trace_keys() {
+  using C = Config;
+  return {
       key<&C::trace, &TraceOptions::first_step>("trace.first_step",
                                                 {.trajectory = kFree, .range = kCountOrOff}),
       key<&C::trace, &TraceOptions::num_steps>(
@@ -241,7 +300,8 @@ std::vector<ConfigKey> machinery_keys() {
 
 std::vector<ConfigKey> make_schema() {
   std::vector<ConfigKey> keys;
-  for (auto part : {run_keys(), objective_keys(), optim_keys(), weights_keys(), machinery_keys()}) {
+  for (auto part : {run_keys(), objective_keys(), optim_keys(), weights_keys(), machinery_keys(),
+                    sample_keys(), scores_keys(), trace_keys()}) {
     keys.insert(keys.end(), part.begin(), part.end());
   }
   return keys;

@@ -28,9 +28,10 @@ struct ConfigRange {
 
 // Whether a run may go on with another value (docs/config.md, "Resuming").
 enum class Trajectory {
-  kTouches,            // It decides the weights.
-  kFree,               // It does not.
-  kWithEarlyStopping,  // It does where early_stopping.patience > 0.
+  kTouches,             // It decides the weights.
+  kFree,                // It does not.
+  kWithEarlyStopping,   // It does where early_stopping.patience > 0.
+  kWithScoredStopping,  // It does where that watches one of scores.metrics.
 };
 
 // One key of the configuration: reading, writing and comparing all go through this table.

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <string>
 
 #include "core/error.h"
@@ -6,6 +7,12 @@
 
 namespace trireme {
 namespace {
+bool stops_by_score(const Config& config) {
+  return config.early_stopping.patience > 0 &&
+         std::ranges::find(config.scores.metrics, config.early_stopping.metric) !=
+             config.scores.metrics.end();
+}
+
 bool touches(const ConfigKey& key, const Config& now, const Config& then) {
   switch (key.trajectory) {
     case Trajectory::kTouches:
@@ -14,6 +21,8 @@ bool touches(const ConfigKey& key, const Config& now, const Config& then) {
       return false;
     case Trajectory::kWithEarlyStopping:
       return now.early_stopping.patience > 0 || then.early_stopping.patience > 0;
+    case Trajectory::kWithScoredStopping:
+      return stops_by_score(now) || stops_by_score(then);
   }
   throw InternalError("a key of the configuration without trajectory: " + std::string(key.name));
 }

@@ -6,7 +6,8 @@
 #include <span>
 
 #include "core/error.h"
-#include "trainer/evaluate/sample_grid.h"
+#include "trainer/evaluate/sample_prompts.h"
+#include "trainer/evaluate/sampling.h"
 #include "trainer/evaluate/validation.h"
 #include "trainer/torch_api.h"
 
@@ -111,9 +112,14 @@ SampleComparison compare_samples(MpiEnvironment& mpi, Session& session,
   const at::Tensor before = sample_latents(mpi, session, prompts);
   result.loss_before = evaluate_validation(mpi, session).loss;
 
+  at::Tensor real;
+  mpi.run_on_all_ranks([&] { real = real_latents(session, samples, prompts.shape); });
+  interleave({decode_images(mpi, vae, session.device, before),
+              decode_images(mpi, vae, session.device, after),
+              decode_images(mpi, vae, session.device, real)},
+             result.images);
   mpi.run_on_all_ranks([&] {
     if (mpi.rank() != 0) return;
-    const at::Tensor real = real_latents(session, samples, prompts.shape);
     const auto nearest = find_nearest(session, after, prompts.shape, &result.num_compared);
     const auto nearest_real = find_nearest(session, real, prompts.shape, &result.num_compared);
     result.num_training = session.num_training();
@@ -125,8 +131,6 @@ SampleComparison compare_samples(MpiEnvironment& mpi, Session& session,
                                             ? ""
                                             : caption_of(*session.dataset, nearest[i].sample)});
     }
-    interleave({decode_images(vae, before), decode_images(vae, after), decode_images(vae, real)},
-               result.images);
   });
   return result;
 }

@@ -1,6 +1,8 @@
 #include <algorithm>
-#include <cmath>
+#include <array>
+#include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -18,9 +20,12 @@
 #include "launcher/sample_comparison.h"
 #include "launcher/verbs.h"
 #include "trainer/evaluate/sample_grid.h"
+#include "trainer/evaluate/sampling.h"
 
 namespace trireme {
 namespace {
+namespace fs = std::filesystem;
+
 enum class Content { kSamples, kComparison };
 
 struct SampleArguments {
@@ -28,9 +33,13 @@ struct SampleArguments {
   CheckpointWeights weights = CheckpointWeights::kTrained;
   Content content = Content::kSamples;
   std::vector<std::string> prompts;
+  std::string prompts_file;
+  std::optional<std::string> negative_prompt;
   std::optional<int64_t> count;
+  std::optional<std::string> sampler;
   std::optional<int64_t> steps;
   std::optional<double> guidance;
+  std::optional<double> guidance_rescale;
   std::optional<int64_t> seed;
   std::optional<double> lora_weight;
   std::string out = "samples.png";
@@ -41,63 +50,127 @@ void override_key(std::vector<std::string>& set, const char* key, const std::opt
   if (value) set.push_back(std::string(key) + "=" + toml_text(*value));
 }
 
+// One prompt a line; empty lines are skipped.
+std::vector<std::string> read_prompts(const std::string& file) {
+  std::ifstream stream(file);
+  std::vector<std::string> prompts;
+  for (std::string line; std::getline(stream, line);) {
+    if (line.ends_with('\r')) line.pop_back();
+    if (!line.empty()) prompts.push_back(line);
+  }
+  if (prompts.empty()) {
+    throw InputError("--prompts " + file +
+                     " cannot be read or holds no prompt. Give a text file with a prompt a line.");
+  }
+  return prompts;
+}
+
 // The options as overrides, so that they pass the same checks.
 CheckpointArguments with_options(const SampleArguments& arguments) {
   CheckpointArguments result = arguments.checkpoint;
-  if (!arguments.prompts.empty()) {
-    result.set.push_back("sample.prompts=" + toml_text(arguments.prompts));
-    if (!arguments.count) {
-      result.set.push_back("sample.count=" + std::to_string(arguments.prompts.size()));
-    }
+  std::vector<std::string> prompts = arguments.prompts;
+  if (!arguments.prompts_file.empty()) {
+    const auto more = read_prompts(arguments.prompts_file);
+    prompts.insert(prompts.end(), more.begin(), more.end());
   }
+  if (!prompts.empty()) {
+    result.set.push_back("sample.prompts=" + toml_text(prompts));
+    if (!arguments.count) result.set.push_back("sample.count=" + std::to_string(prompts.size()));
+  }
+  override_key(result.set, "sample.negative_prompt", arguments.negative_prompt);
   override_key(result.set, "sample.count", arguments.count);
+  override_key(result.set, "sample.sampler", arguments.sampler);
   override_key(result.set, "sample.steps", arguments.steps);
   override_key(result.set, "sample.guidance", arguments.guidance);
+  override_key(result.set, "sample.guidance_rescale", arguments.guidance_rescale);
   override_key(result.set, "sample.seed", arguments.seed);
   return result;
 }
 
-void write_picture(const std::filesystem::path& file, const std::vector<Image>& images,
-                   int64_t columns) {
-  if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path());
-  write_png(file, tile(images, columns));
+// --out names the grid, or a folder; the single pictures lie in a folder.
+struct OutputPlaces {
+  fs::path grid;
+  fs::path folder;
+};
+
+OutputPlaces places_of(const fs::path& out) {
+  if (out.extension() != ".png") return {.grid = out / "grid.png", .folder = out};
+  return {.grid = out, .folder = fs::path(out).replace_extension()};
 }
 
-std::filesystem::path require_vae(const Config& config) {
+void create_folder(const fs::path& folder) {
+  if (folder.empty()) return;
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error && !fs::is_directory(folder)) {
+    throw UsageError("cannot create the folder " + folder.string() + " (" + error.message() +
+                     "). Choose another --out.");
+  }
+}
+
+fs::path require_vae(const Config& config) {
   if (const auto vae = find_vae(config)) return *vae;
   throw UsageError("samples cannot be decoded: there is no vae/ in or beside model.weights = '" +
                    config.model.weights +
                    "'. Give a diffusers folder that has one with --set sample.vae=DIR.");
 }
 
-void draw_samples(MpiEnvironment& mpi, Session& session, const std::filesystem::path& vae,
+void write_samples(const Session& session, const SamplePrompts& prompts,
+                   const std::vector<Image>& images, const OutputPlaces& places) {
+  create_folder(places.folder);
+  create_folder(places.grid.parent_path());
+  const int64_t columns = square_columns(images.size());
+  write_png(places.grid, tile(images, columns), describe_grid(session, prompts));
+  ReportTable table;
+  table.heading(places.grid.string());
+  for (size_t i = 0; i < images.size(); ++i) {
+    std::array<char, 32> name{};
+    std::snprintf(name.data(), name.size(), "%05zu.png", i);
+    const fs::path file = places.folder / name.data();
+    write_png(file, images[i], describe_sample(session, prompts, static_cast<int64_t>(i)));
+    table.row(file.string(), one_line(prompts.captions[i]));
+  }
+  table.print(std::cout);
+}
+
+void draw_samples(MpiEnvironment& mpi, Session& session, const fs::path& vae,
                   const std::string& out) {
   SamplePrompts prompts;
-  mpi.run_on_all_ranks([&] { prompts = choose_prompts(session); });
+  mpi.run_on_all_ranks([&] {
+    prompts = choose_prompts(session);
+    if (prompts.captions.empty()) {
+      throw UsageError("there is nothing to sample: the data holds no captions. Give a --prompt.");
+    }
+  });
   const at::Tensor latents = sample_latents(mpi, session, prompts);
+  const auto images = decode_images(mpi, vae, session.device, latents);
+  mpi.run_on_all_ranks([&] {
+    if (mpi.rank() == 0) write_samples(session, prompts, images, places_of(out));
+  });
+}
+
+void draw_comparison(MpiEnvironment& mpi, Session& session, const fs::path& vae,
+                     const std::string& out) {
+  const SampleComparison comparison = compare_samples(mpi, session, vae);
   mpi.run_on_all_ranks([&] {
     if (mpi.rank() != 0) return;
-    const auto images = decode_images(vae, latents);
-    const auto columns =
-        static_cast<int64_t>(std::ceil(std::sqrt(static_cast<double>(images.size()))));
-    write_picture(out, images, columns);
+    create_folder(fs::path(out).parent_path());
+    write_png(out, tile(comparison.images, SampleComparison::kColumns));
     ReportTable table;
-    table.heading(out);
-    for (size_t i = 0; i < prompts.captions.size(); ++i) {
-      table.row("row " + std::to_string(i / static_cast<size_t>(columns) + 1) + ", column " +
-                    std::to_string(i % static_cast<size_t>(columns) + 1),
-                one_line(prompts.captions[i]));
-    }
+    table.heading(out + ": before | after | real");
+    report(comparison, table);
     table.print(std::cout);
   });
 }
 
 int run_sample(MpiEnvironment& mpi, const SampleArguments& arguments) {
   log::configure(mpi.rank(), mpi.world_size());
-  const OpenedCheckpoint checkpoint = open_checkpoint(mpi, with_options(arguments));
+  CheckpointArguments with_keys;
+  mpi.run_on_all_ranks([&] { with_keys = with_options(arguments); });
+  const OpenedCheckpoint checkpoint = open_checkpoint(mpi, with_keys);
   const std::string device = choose_device(mpi);
   std::optional<Session> session;
-  std::filesystem::path vae;
+  fs::path vae;
   mpi.run_on_all_ranks([&] {
     if (checkpoint.config.sample.count == 0)
       throw UsageError("there is nothing to sample: sample.count is 0.");
@@ -108,37 +181,45 @@ int run_sample(MpiEnvironment& mpi, const SampleArguments& arguments) {
   if (arguments.content == Content::kSamples) {
     draw_samples(mpi, *session, vae, arguments.out);
   } else {
-    const SampleComparison comparison = compare_samples(mpi, *session, vae);
-    mpi.run_on_all_ranks([&] {
-      if (mpi.rank() != 0) return;
-      write_picture(arguments.out, comparison.images, SampleComparison::kColumns);
-      ReportTable table;
-      table.heading(arguments.out + ": before | after | real");
-      report(comparison, table);
-      table.print(std::cout);
-    });
+    draw_comparison(mpi, *session, vae, arguments.out);
   }
   return static_cast<int>(ExitCode::kDone);
+}
+
+void add_sampling_options(CLI::App& verb, SampleArguments& arguments) {
+  verb.add_option("--prompt", arguments.prompts,
+                  "Text to draw; repeatable. Default: captions of the data")
+      ->allow_extra_args(false)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  verb.add_option("--prompts", arguments.prompts_file, "Text file with a prompt a line")
+      ->type_name("FILE");
+  verb.add_option("--negative-prompt", arguments.negative_prompt,
+                  "What guidance leads away from; default: the empty prompt");
+  verb.add_option("--count", arguments.count, "Pictures; they take the prompts in turn");
+  verb.add_option("--sampler", arguments.sampler,
+                  "auto, ddpm, ddim, euler, euler_ancestral, heun, dpmpp_2m or flow_euler")
+      ->type_name("NAME");
+  verb.add_option("--steps", arguments.steps, "Sampling steps");
+  verb.add_option("--guidance", arguments.guidance, "Classifier-free guidance; 1 is off");
+  verb.add_option("--guidance-rescale", arguments.guidance_rescale,
+                  "Share of guided spread brought back, 0 to 1");
+  verb.add_option("--seed", arguments.seed, "Seed of all noise");
 }
 }  // namespace
 
 void add_sample_verb(CLI::App& app, std::function<int()>& action) {
   auto arguments = std::make_shared<SampleArguments>();
   auto* verb =
-      app.add_subcommand("sample", "Draw samples from a checkpoint into a PNG, on all ranks");
+      app.add_subcommand("sample", "Draw samples from a checkpoint into PNGs, on all ranks");
   add_checkpoint_arguments(*verb, arguments->checkpoint);
-  verb->add_option("--prompt", arguments->prompts,
-                   "Text to draw; repeatable. Default: captions of the data")
-      ->allow_extra_args(false)
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  verb->add_option("--count", arguments->count, "Number of samples");
-  verb->add_option("--steps", arguments->steps, "DDIM steps");
-  verb->add_option("--guidance", arguments->guidance, "Classifier-free guidance; 1 is off");
-  verb->add_option("--seed", arguments->seed, "Seed of the initial noise");
+  add_sampling_options(*verb, *arguments);
   verb->add_option("--lora-weight", arguments->lora_weight,
                    "Strength of the adapter: 0 is the base, 1 as trained")
       ->check(CLI::Number);
-  verb->add_option("--out", arguments->out, "The picture to write")->capture_default_str();
+  verb->add_option("--out", arguments->out,
+                   "The grid to write, with the single pictures in a folder beside it of the same "
+                   "name; or a folder for all")
+      ->capture_default_str();
   verb->add_flag_callback(
       "--ema", [arguments] { arguments->weights = CheckpointWeights::kAveraged; },
       "Use the averaged weights");
@@ -147,8 +228,8 @@ void add_sample_verb(CLI::App& app, std::function<int()>& action) {
       "One row a validation caption: before the training, after it, the real picture; with "
       "losses and each sample's distance to its nearest training picture");
   verb->footer(
-      "Example:\n  mpirun -np 2 trireme sample runs/emoji --prompt 'a red fish' --count 4 --out "
-      "fish.png");
+      "Example:\n  mpirun -np 2 trireme sample runs/emoji --prompt 'a red fish' --count 4 "
+      "--sampler dpmpp_2m --steps 20 --out fish.png");
   verb->callback([arguments, &action] {
     action = [arguments] {
       return run_as_rank([&](MpiEnvironment& mpi) { return run_sample(mpi, *arguments); });

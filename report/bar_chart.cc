@@ -12,6 +12,9 @@ constexpr double kWidth = 480;
 constexpr double kBarHeight = 18;
 constexpr double kRowHeight = 42;  // The name stands above its bar, so that long names fit.
 
+// The ninth part and later ones are "and the rest".
+std::string hue_of(size_t part) { return part < 8 ? "h" + std::to_string(part) : "rest"; }
+
 double sum_of(const BarChart::Bar& bar) {
   return std::accumulate(bar.values.begin(), bar.values.end(), 0.0);
 }
@@ -30,10 +33,9 @@ std::string draw_bar(const BarChart& chart, const BarChart::Bar& bar, const Axis
     const double extent = (axis.place(end) - axis.place(begin)) * width;
     begin = end;
     if (extent < 0.05) continue;
-    svg += "<rect class=\"bar h" + std::to_string(part % 8) + "\" x=\"" + internal::coordinate(x) +
-           "\" y=\"" + internal::coordinate(top + 18) + "\" width=\"" +
-           internal::coordinate(extent) + "\" height=\"" + internal::coordinate(kBarHeight) +
-           "\"><title>" +
+    svg += "<rect class=\"bar " + hue_of(part) + "\" x=\"" + internal::coordinate(x) + "\" y=\"" +
+           internal::coordinate(top + 18) + "\" width=\"" + internal::coordinate(extent) +
+           "\" height=\"" + internal::coordinate(kBarHeight) + "\"><title>" +
            escape_html((part < chart.parts.size() ? chart.parts[part] : "") + ": " +
                        format_value(bar.values[part], chart.x.format)) +
            "</title></rect>";
@@ -47,8 +49,7 @@ std::string render_bars(const BarChart& chart) {
   for (const auto& bar : chart.bars) high = std::max(high, sum_of(bar));
   std::string legend;
   for (size_t part = 0; part < chart.parts.size(); ++part) {
-    legend +=
-        internal::legend_entry("block", "h" + std::to_string(part % 8), chart.parts[part], "");
+    legend += internal::legend_entry("block", hue_of(part), chart.parts[part], "");
   }
   std::string body = "<p class=\"empty\">No values.</p>";
   if (high > 0.0) {

@@ -82,7 +82,11 @@ void HtmlPage::list(const std::vector<std::string>& items) {
 }
 
 void HtmlPage::charts(const std::vector<Chart>& charts) {
-  body_ += "<div class=\"grid\">";
+  // Three that belong together stand in one row.
+  const bool is_row = charts.size() == 3 && std::ranges::all_of(charts, [](const Chart& chart) {
+                        return chart.size == Chart::Size::kNormal;
+                      });
+  body_ += is_row ? "<div class=\"grid three\">" : "<div class=\"grid\">";
   for (const auto& chart : charts) body_ += render_chart(chart);
   body_ += "</div>\n";
 }

@@ -34,6 +34,7 @@ border:1px solid var(--hair);border-radius:12px;overflow:hidden}
 .figures small{display:block;font-size:12px;color:var(--soft)}
 .grid{display:grid;grid-template-columns:repeat(2,minmax(0,1fr));gap:16px;margin:0 0 16px}
 .grid figure.wide{grid-column:1/-1}
+.three{grid-template-columns:repeat(3,minmax(0,1fr))}.three svg text{font-size:16px}
 figure{margin:0;background:var(--card);border:1px solid var(--hair);border-radius:12px;padding:16px 18px 10px;min-width:0;display:flex;flex-direction:column}
 figcaption h3{font-size:15px;margin:0;font-weight:640}
 figcaption p{font-size:13px;line-height:1.4;color:var(--soft);margin:2px 0 0}
@@ -58,16 +59,16 @@ svg .whisker{stroke:currentColor;stroke-width:1.5}
 svg .bar{fill:currentColor;stroke:var(--card);stroke-width:1}
 .h0{color:var(--h0)}.h1{color:var(--h1)}.h2{color:var(--h2)}.h3{color:var(--h3)}.h4{color:var(--h4)}.h5{color:var(--h5)}.h6{color:var(--h6)}.h7{color:var(--h7)}
 .r0{color:var(--r0)}.r1{color:var(--r1)}.r2{color:var(--r2)}.r3{color:var(--r3)}.r4{color:var(--r4)}.r5{color:var(--r5)}.r6{color:var(--r6)}.r7{color:var(--r7)}
-.muted{color:var(--soft)}
+.muted{color:var(--soft)}.rest{color:var(--hair)}
 figure>svg.on-narrow{display:none}
 .empty{color:var(--soft);padding:24px 0;text-align:center}
 .scroll{overflow-x:auto;background:var(--card);border:1px solid var(--hair);border-radius:12px;margin:0 0 16px}
 table{border-collapse:collapse;width:100%;font-size:14px}
-th,td{text-align:left;padding:7px 16px;border-bottom:1px solid var(--hair);vertical-align:top;overflow-wrap:anywhere}
+th,td{text-align:left;padding:7px 16px;border-bottom:1px solid var(--hair);vertical-align:top}
 tbody tr:last-child td{border-bottom:0}
 th{font-size:12.5px;font-weight:600;color:var(--soft);white-space:nowrap}
 th.num,td.num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td.code{font:13px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
+td.code{font:13px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
 td.strong{font-weight:620}td.soft{color:var(--soft)}
 tr.marked td{background:var(--mark)}
 details{margin:0 0 16px}summary{cursor:pointer;color:var(--accent);font-size:14px;padding:4px 0 8px}
@@ -79,7 +80,7 @@ ul.notes{margin:0 0 16px;padding-left:20px;max-width:80ch}ul.notes li{margin:4px
 footer{margin-top:56px;padding-top:14px;border-top:1px solid var(--hair);font-size:13px;color:var(--soft)}
 @media (max-width:720px){
 main{padding:24px 14px 48px}header h1{font-size:26px}h2{margin-top:36px}
-.grid{grid-template-columns:minmax(0,1fr);gap:12px}figure>svg.on-wide{display:none}figure>svg.on-narrow{display:block}
+.grid{grid-template-columns:minmax(0,1fr);gap:12px}.three svg text{font-size:14px}figure>svg.on-wide{display:none}figure>svg.on-narrow{display:block}
 figure{padding:12px 12px 6px}svg text{font-size:14px}svg text.name{font-size:15px}
 .figures{grid-template-columns:repeat(2,minmax(0,1fr))}.figures div{padding:12px 14px 10px}.figures b{font-size:20px}
 th,td{padding:6px 10px}.pictures{grid-template-columns:minmax(0,1fr)}}

@@ -7,6 +7,8 @@
 #include <regex>
 #include <set>
 
+#include "report/metric_reference.h"
+
 namespace trireme::internal {
 namespace {
 constexpr size_t kPointsMax = 400;
@@ -43,11 +45,21 @@ Chart loss_chart(const RunRecord& run) {
 }
 
 // A column of training on its own.
-Chart training_chart(const RunRecord& run, const std::string& column, const std::string& note) {
+Chart training_chart(const RunRecord& run, const std::string& column) {
   Chart chart{.title = title_of(column),
-              .note = note,
+              .note = note_of("train", column),
               .x = axis_of(Abscissa::kSteps),
               .series = training_series(run, column, "", Abscissa::kSteps, {})};
+  chart.y.scale = scale_for(chart.series);
+  return chart;
+}
+
+// A column of evaluations on its own.
+Chart evaluation_chart(const RunRecord& run, const std::string& column, int hue) {
+  Chart chart{.title = title_of(column),
+              .note = note_of("eval", column),
+              .x = axis_of(Abscissa::kSteps),
+              .series = {evaluation_series(run, column, "", Abscissa::kSteps, {.index = hue})}};
   chart.y.scale = scale_for(chart.series);
   return chart;
 }
@@ -62,8 +74,11 @@ void add_band_charts(const RunRecord& run, std::vector<Chart>& charts,
     if (std::regex_match(name, match, kBand)) groups[match[1]][std::stoi(match[2])] = name;
   }
   for (const auto& [name, bands] : groups) {
-    Chart chart{.title = title_of(name) + " by timestep band",
-                .note = "From little noise (0) to much.",
+    const std::string general = name + "_band_0";
+    Chart chart{.title = metric_info("eval", general) != nullptr
+                             ? title_of(general)
+                             : title_of(name) + " by timestep band",
+                .note = "Band 0 has the least noise.",
                 .x = axis_of(Abscissa::kSteps)};
     const auto last = std::max<double>(1, static_cast<double>(bands.size() - 1));
     double place = 0;
@@ -102,14 +117,10 @@ void add_other_charts(const RunRecord& run, std::vector<Chart>& charts,
                       const std::set<std::string>& drawn) {
   for (const auto& [name, column] : run.eval.columns) {
     if (kKnown.contains(name) || drawn.contains(name)) continue;
-    Chart chart{.title = title_of(name),
-                .x = axis_of(Abscissa::kSteps),
-                .series = {evaluation_series(run, name, "", Abscissa::kSteps, {.index = 1})}};
-    chart.y.scale = scale_for(chart.series);
-    charts.push_back(std::move(chart));
+    charts.push_back(evaluation_chart(run, name, 1));
   }
   for (const auto& [name, column] : run.train.columns) {
-    if (!kKnown.contains(name)) charts.push_back(training_chart(run, name, ""));
+    if (!kKnown.contains(name)) charts.push_back(training_chart(run, name));
   }
 }
 }  // namespace
@@ -196,13 +207,7 @@ std::vector<Chart> charts_of(const RunRecord& run) {
   std::vector<Chart> charts = {loss_chart(run)};
   std::set<std::string> drawn;
   add_band_charts(run, charts, drawn);
-  if (run.eval.has("overfit_gap")) {
-    charts.push_back(
-        {.title = "Overfit gap",
-         .note = "Validation minus training loss at the same fixed noise.",
-         .x = axis_of(Abscissa::kSteps),
-         .series = {evaluation_series(run, "overfit_gap", "", Abscissa::kSteps, {.index = 4})}});
-  }
+  if (run.eval.has("overfit_gap")) charts.push_back(evaluation_chart(run, "overfit_gap", 4));
   if (run.train.has("lr")) {
     Chart chart{.title = "Learning rate", .x = axis_of(Abscissa::kSteps), .y = {.low = 0.0}};
     ChartSeries series{.name = "", .x = run.train.steps, .y = run.train.column("lr")};
@@ -212,37 +217,28 @@ std::vector<Chart> charts_of(const RunRecord& run) {
     chart.series = {std::move(series)};
     charts.push_back(std::move(chart));
   }
-  if (run.train.has("grad_norm"))
-    charts.push_back(training_chart(run, "grad_norm", "Before clipping."));
-  if (run.train.has("noise_scale"))
-    charts.push_back(training_chart(run, "noise_scale",
-                                    "In samples: far below it a larger batch saves steps in "
-                                    "proportion, far above it saves none."));
-  if (run.train.has("images_per_second"))
-    charts.push_back(training_chart(run, "images_per_second", ""));
+  for (const char* name : {"grad_norm", "noise_scale", "images_per_second"}) {
+    if (run.train.has(name)) charts.push_back(training_chart(run, name));
+  }
   if (run.train.has("step_seconds")) charts.push_back(step_time_chart(run));
   add_other_charts(run, charts, drawn);
   return charts;
 }
 
 std::string title_of(const std::string& column) {
-  static const std::map<std::string, std::string> kTitles = {
-      {"loss", "Loss"},
-      {"lr", "Learning rate"},
-      {"grad_norm", "Gradient norm"},
-      {"noise_scale", "Gradient-noise scale"},
-      {"images_per_second", "Images a second"},
-      {"val_loss", "Validation loss"},
-      {"val_loss_ema", "Validation loss, averaged weights"},
-      {"fid", "FID"},
-      {"kid", "KID"},
-      {"clip_score", "CLIP score"}};
-  if (const auto found = kTitles.find(column); found != kTitles.end()) return found->second;
+  for (const char* kind : {"eval", "train"}) {
+    if (const MetricInfo* info = metric_info(kind, column)) return std::string(info->title);
+  }
   std::string title = column;
   std::ranges::replace(title, '_', ' ');
   if (!title.empty() && title[0] >= 'a' && title[0] <= 'z')
     title[0] = static_cast<char>(title[0] - 'a' + 'A');
   return title;
+}
+
+std::string note_of(std::string_view kind, const std::string& column) {
+  const MetricInfo* info = metric_info(kind, column);
+  return info == nullptr ? "" : std::string(info->meaning);
 }
 
 double last_of(const std::vector<double>& column) {

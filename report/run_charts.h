@@ -1,5 +1,6 @@
 #pragma once
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "report/chart.h"
@@ -33,6 +34,8 @@ enum class Abscissa { kSteps, kSamples, kSeconds };
 [[nodiscard]] std::vector<Chart> charts_of(const RunRecord& run);
 // "grad_norm" as a title: "Gradient norm"; unknown names with spaces for underscores.
 [[nodiscard]] std::string title_of(const std::string& column);
+// The sentence that says what it is; empty for unknown ones. `kind`: "train" or "eval".
+[[nodiscard]] std::string note_of(std::string_view kind, const std::string& column);
 
 // The last finite value, and the smallest with its step; NaN where there is none.
 [[nodiscard]] double last_of(const std::vector<double>& column);

@@ -56,9 +56,8 @@ double median(std::vector<double> values) {
 
 void add_score_figures(const RunRecord& run, std::vector<KeyFigure>& figures) {
   for (const auto& [name, column] : run.eval.columns) {
-    const bool is_score = name == "fid" || name == "kid" || name == "clip_score" ||
-                          name.starts_with("fid_") || name.ends_with("_fid") ||
-                          name.starts_with("frechet");
+    const bool is_score =
+        name == "fid" || name == "kid" || name == "clip_score" || name == "latent_frechet";
     if (is_score && figures.size() < 9)
       figures.push_back({format_figure(internal::last_of(column)), internal::title_of(name), ""});
   }
@@ -222,8 +221,10 @@ void add_events(const RunRecord& run, HtmlPage& page) {
   }
   page.table(table);
   if (run.num_unreadable > 0) {
-    page.paragraph(std::to_string(run.num_unreadable) +
-                   " lines of metrics.jsonl could not be read and were passed over.");
+    const bool is_one = run.num_unreadable == 1;
+    page.paragraph(std::to_string(run.num_unreadable) + (is_one ? " line" : " lines") +
+                   " of metrics.jsonl could not be read and " + (is_one ? "was" : "were") +
+                   " passed over.");
   }
 }
 

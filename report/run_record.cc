@@ -77,6 +77,7 @@ void add_event(RunRecord& run, const json& line) {
     }
   }
   if (event.what == "start" || event.what == "resume") run.outcome.clear();  // It runs again.
+  if (event.what == "diverged") run.outcome = "diverged";
   run.events.push_back(std::move(event));
 }
 

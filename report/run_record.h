@@ -43,8 +43,8 @@ struct RunRecord {
   std::vector<PhaseTimes> phases;
   std::vector<std::string> notes;
   double wall_seconds = 0.0;
-  std::string outcome;         // "done", "stopped"; empty while it runs or after a kill.
-  int64_t num_unreadable = 0;  // Lines.
+  std::string outcome;  // "done", "stopped", "diverged"; empty while it runs or after a kill.
+  int64_t num_unreadable = 0;                                       // Lines.
   std::vector<std::pair<int64_t, std::filesystem::path>> pictures;  // samples/step-*.png, by step.
 
   [[nodiscard]] int64_t last_step() const;

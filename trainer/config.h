@@ -138,14 +138,48 @@ struct EvalOptions {
   int64_t timesteps = 4;      // Points per validation sample.
 };
 
+enum class SamplerName {
+  kAuto,
+  kDdpm,
+  kDdim,
+  kEuler,
+  kEulerAncestral,
+  kHeun,
+  kDpmpp2m,
+  kFlowEuler
+};
+enum class TimestepSpacing { kAuto, kLeading, kLinspace, kTrailing };
+enum class SigmaSpacing { kAuto, kSchedule, kKarras };
+
 struct SampleOptions {
   std::vector<std::string> prompts;  // Empty: some captions of the data.
+  std::string negative_prompt;       // What guidance leads away from; with prompts only.
   int64_t count = 8;
+  SamplerName sampler = SamplerName::kAuto;  // ddim, or flow_euler for flow.
   int64_t steps = 30;
+  TimestepSpacing timestep_spacing = TimestepSpacing::kAuto;  // As the model's scheduler config.
+  SigmaSpacing sigmas = SigmaSpacing::kAuto;                  // As the model's scheduler config.
   double guidance = 5.0;
+  double guidance_rescale = 0.0;  // 0: off.
   uint64_t seed = 0;
+  int64_t batch = 1;  // Pictures denoised together.
   std::string
       vae;  // Diffusers folder whose vae/ decodes samples; empty: beside the model's weights.
+};
+
+// How a picture is brought to Inception's 299 x 299: as the package of that name does it.
+enum class InceptionResize { kPytorchFid, kTorchFidelity };
+
+struct ScoresOptions {
+  std::vector<std::string> metrics;  // fid, kid, clip_score, latent_frechet; empty: none.
+  int64_t every_steps = 0;           // At evaluations of such steps; 0: at every evaluation.
+  int64_t count = 1000;              // Generated pictures.
+  std::string reference = "auto";    // auto | validation | train, or a folder of pictures.
+  std::string inception;             // Inception-v3's weights, a safetensors file.
+  InceptionResize inception_resize = InceptionResize::kPytorchFid;
+  std::string clip;   // Folder of a CLIP image and text encoder.
+  int64_t batch = 8;  // Pictures denoised and judged together.
+  std::string cache;  // Folder of reference features; empty: cache/ in the run directory.
 };
 
 struct TraceOptions {
@@ -170,6 +204,7 @@ struct Config {
   CheckpointOptions checkpoint;
   EvalOptions eval;
   SampleOptions sample;
+  ScoresOptions scores;
   TraceOptions trace;
 };
 }  // namespace trireme

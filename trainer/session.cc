@@ -87,6 +87,33 @@ AdapterBase identify_base(const Config& config) {
           .sha256 = sha256_of_text(sha256_of_file(model.config) + " seed " +
                                    std::to_string(config.run.seed))};
 }
+
+// By the scheduler config in or beside the first of `folders` that has one, else as trireme writes
+// its own: then what a run samples is what its checkpoints do.
+SamplingRules find_sampling_rules(const Config& config,
+                                  const std::vector<std::filesystem::path>& folders) {
+  const Prediction prediction = config.objective.prediction;
+  SamplingRules rules = SamplingRules::of_trireme(config.noise, prediction);
+  for (const auto& weights : folders) {
+    const auto folder = pipeline_part(weights, "scheduler");
+    const auto found = folder ? read_scheduler_config(*folder) : std::nullopt;
+    if (!found) continue;
+    // Rescaled here and not there: only trailing timesteps begin where there is no signal.
+    const bool is_rescaled =
+        config.noise.rescale_zero_terminal_snr && !found->noise.rescale_zero_terminal_snr;
+    const auto spacing = rules.timestep_spacing;
+    rules = found->sampling;
+    if (is_rescaled) rules.timestep_spacing = spacing;
+    break;
+  }
+  return rules;
+}
+
+bool draws_pictures(const Config& config) {
+  const bool has_vae =
+      !config.sample.vae.empty() || pipeline_part(config.model.weights, "vae").has_value();
+  return (config.sample.count > 0 && has_vae) || !config.scores.metrics.empty();
+}
 }  // namespace
 
 std::unique_ptr<DiffusionModel> open_model(const Config& config,
@@ -158,6 +185,11 @@ Session open_session(Config config, const std::string& device,
     use_channels_last(*session.model);
   if (config.parallel.activation_checkpointing) session.model->use_activation_checkpointing();
   session.schedule = std::make_unique<NoiseSchedule>(config.noise);
+  session.sampling = find_sampling_rules(config, {config.model.weights, weights});
+  if (draws_pictures(config)) {  // Else a mistake here harms nobody.
+    (void)plan_sampling(config.sample, session.sampling, *session.schedule,
+                        config.objective.prediction);
+  }
   session.draw = {.seed = config.run.seed,
                   .num_timesteps = session.schedule->num_timesteps(),
                   .caption_dropout = config.data.caption_dropout,

@@ -11,6 +11,7 @@
 #include "dist/mpi_environment.h"
 #include "trainer/config.h"
 #include "trainer/diffusion/noise_schedule.h"
+#include "trainer/diffusion/sampling_plan.h"
 #include "trainer/models/diffusion_model.h"
 
 namespace trireme {
@@ -37,6 +38,7 @@ struct Session {
   std::optional<Split> split;
   std::unique_ptr<DiffusionModel> model;
   std::unique_ptr<NoiseSchedule> schedule;
+  SamplingRules sampling;  // Of the model's scheduler config.
   DrawOptions draw;
   DrawOptions prior_draw;  // Its samples are numbered after the training data's.
 

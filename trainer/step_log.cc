@@ -139,24 +139,34 @@ void StepLog::sync() {
   tensorboard_.flush();
 }
 
-void StepLog::evaluation(int64_t step, const ValidationResult& result,
-                         const ValidationResult* ema) {
+void StepLog::evaluation(int64_t step, const ValidationResult* result, const ValidationResult* ema,
+                         const std::vector<Score>& scores) {
   JsonLine line;
-  line.add("kind", std::string("eval")).add("step", step).add("val_loss", result.loss);
-  if (ema != nullptr) line.add("val_loss_ema", ema->loss);
-  for (size_t band = 0; band < result.band_losses.size(); ++band) {
-    line.add(("val_loss_band_" + std::to_string(band)).c_str(), result.band_losses[band]);
-  }
-  line.add("val_samples", result.num_samples);
-  append(line);
+  line.add("kind", std::string("eval")).add("step", step);
   char text[160];
-  std::snprintf(text, sizeof text, "%8lld  validation loss %.5f", static_cast<long long>(step),
-                result.loss);
+  std::snprintf(text, sizeof text, "%8lld ", static_cast<long long>(step));
   std::string message = text;
-  if (ema != nullptr) {
-    std::snprintf(text, sizeof text, ", with EMA %.5f", ema->loss);
+  if (result != nullptr) {
+    line.add("val_loss", result->loss);
+    if (ema != nullptr) line.add("val_loss_ema", ema->loss);
+    for (size_t band = 0; band < result->band_losses.size(); ++band) {
+      line.add(("val_loss_band_" + std::to_string(band)).c_str(), result->band_losses[band]);
+    }
+    line.add("val_samples", result->num_samples);
+    std::snprintf(text, sizeof text, " validation loss %.5f", result->loss);
+    message += text;
+    if (ema != nullptr) {
+      std::snprintf(text, sizeof text, ", with EMA %.5f", ema->loss);
+      message += text;
+    }
+  }
+  for (const auto& score : scores) {
+    line.add(score.name.c_str(), score.value);
+    std::snprintf(text, sizeof text, "%s %s %.6g", message.back() == ' ' ? "" : ",",
+                  score.name.c_str(), score.value);
     message += text;
   }
+  append(line);
   log::info(message);
 }
 

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "trainer/evaluate/scores.h"
 #include "trainer/evaluate/validation.h"
 #include "trainer/run_directory.h"
 #include "trainer/tensorboard_file.h"
@@ -61,8 +62,9 @@ class StepLog {
   ~StepLog();  // Takes the progress line away.
 
   void step(const StepResult& result);
-  // `ema` is null without EMA.
-  void evaluation(int64_t step, const ValidationResult& result, const ValidationResult* ema);
+  // `result` is null without validation data, `ema` without EMA.
+  void evaluation(int64_t step, const ValidationResult* result, const ValidationResult* ema,
+                  const std::vector<Score>& scores);
   // `details`: further members of the line.
   void event(int64_t step, const std::string& what, const JsonLine& details = {});
   // A picture that was drawn, for TensorBoard. A file that is not there is passed over.

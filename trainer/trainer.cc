@@ -70,6 +70,9 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
   if (session_.prior) prior_sampler_ = make_prior_sampler(session_, plan_.global_batch);
   measure_and_allocate();
   if (options_.resume) mpi_.run_on_all_ranks([&] { load_checkpoint(); });
+  if (!config_.scores.metrics.empty() && config_.eval.every_steps > 0) {
+    mpi_.run_on_all_ranks([&] { scorer_ = std::make_unique<Scorer>(session_); });
+  }
   if (state_.step < plan_.steps) {
     const ThreadsStartOn helpers(options_.helper_cpus);
     loader_ = std::make_unique<BatchLoader>(
@@ -266,19 +269,33 @@ void Trainer::evaluate() {
   wait_for_parameters();
   const auto span = clock_.measure(Phase::kEvaluation);
   if (log_) log_->activity("step " + std::to_string(state_.step) + ": evaluating");
+  std::optional<ValidationResult> raw;
+  std::optional<ValidationResult> averaged;
   if (session_.num_validation() > 0) {
-    const ValidationResult raw = evaluate_validation(mpi_, session_);
-    std::optional<ValidationResult> averaged;
+    raw = evaluate_validation(mpi_, session_);
     if (ema_) {
       exchange_average();
       averaged = evaluate_validation(mpi_, session_);
       exchange_average();
     }
-    note_for_early_stopping(
-        config_.early_stopping.metric == "val_loss_ema" && averaged ? averaged->loss : raw.loss);
-    if (log_) log_->evaluation(state_.step, raw, averaged ? &*averaged : nullptr);
+  }
+  const std::vector<Score> scores = score();
+  std::vector<Score> results = scores;
+  if (raw) results.push_back({"val_loss", raw->loss});
+  if (averaged) results.push_back({"val_loss_ema", averaged->loss});
+  note_for_early_stopping(results);
+  if (log_ && !results.empty()) {
+    log_->evaluation(state_.step, raw ? &*raw : nullptr, averaged ? &*averaged : nullptr, scores);
   }
   sample();
+}
+
+std::vector<Score> Trainer::score() {
+  if (!scorer_ || !scores_are_due(config_.scores, state_.step, plan_.steps)) return {};
+  if (ema_) exchange_average();
+  auto scores = scorer_->evaluate(mpi_, session_, score_cache(config_, options_.run_dir));
+  if (ema_) exchange_average();
+  return scores;
 }
 
 void Trainer::sample() {
@@ -291,7 +308,11 @@ void Trainer::sample() {
   if (ema_) exchange_average();
 }
 
-void Trainer::note_for_early_stopping(double metric) {
+void Trainer::note_for_early_stopping(const std::vector<Score>& results) {
+  const auto found = std::ranges::find(results, config_.early_stopping.metric, &Score::name);
+  if (found == results.end()) return;
+  const double metric =
+      found->name == "clip_score" ? -found->value : found->value;  // More is better.
   const bool improved =
       state_.evaluations == 0 || metric < state_.best_metric - config_.early_stopping.min_delta;
   ++state_.evaluations;

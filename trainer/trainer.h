@@ -21,6 +21,7 @@
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/device_trace.h"
 #include "trainer/diffusion/noise_schedule.h"
+#include "trainer/evaluate/scores.h"
 #include "trainer/host_copy.h"
 #include "trainer/noise_scale.h"
 #include "trainer/optim/lr_schedule.h"
@@ -110,10 +111,11 @@ class Trainer {
   void wait_for_parameters();
   void exchange_average();
   void evaluate();
+  [[nodiscard]] std::vector<Score> score();
   void sample();
   [[nodiscard]] bool is_evaluation_due() const;
   [[nodiscard]] bool is_checkpoint_due() const;
-  void note_for_early_stopping(double metric);
+  void note_for_early_stopping(const std::vector<Score>& results);
   [[nodiscard]] NamedTensors optimizer_state();
   [[nodiscard]] ExitCode train();
   // trainer_report.cc: what a person is told.
@@ -145,6 +147,7 @@ class Trainer {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Ema> ema_;
   std::unique_ptr<BatchLoader> loader_;
+  std::unique_ptr<Scorer> scorer_;    // Null without scores.
   std::vector<LatentBatch> batches_;  // Of the step under way.
   std::unique_ptr<BatchUpload> upload_;
   CheckpointState state_;

@@ -93,7 +93,8 @@ void Trainer::save_checkpoint() {
         .ema = std::move(averages),
         .optimizer = std::move(optimizer),
         .extra_files = {{"scheduler/scheduler_config.json",
-                         scheduler_config_json(config_.noise, config_.objective.prediction)}}};
+                         scheduler_config_json(config_.noise, config_.objective.prediction,
+                                               session_.sampling)}}};
     const auto folder =
         write_checkpoint(options_.run_dir / "checkpoints", content, config_.checkpoint.keep);
     log::info("checkpoint " + folder.filename().string());

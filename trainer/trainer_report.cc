@@ -148,11 +148,13 @@ void Trainer::follow_trace() {
     mpi_.barrier();  // Ranks leave it together: that is the common time.
     trace_origin_ = std::chrono::steady_clock::now();
     tracer_.switch_on();
+    device_trace_.start();
   }
 }
 
 void Trainer::write_trace() {
   if (!tracer_.is_on()) return;
+  device_trace_.stop(tracer_);
   tracer_.switch_off();
   const auto events = mpi_.gather_strings(
       trace_events(mpi_.rank(), mpi_.host_name(), tracer_.tracks(), tracer_.take(), trace_origin_));

@@ -3,10 +3,9 @@
 #include <cmath>
 
 #include <gmock/gmock.h>
-#include "trainer/torch_api.h"
 
 #include "core/error.h"
-#include "trainer/diffusion/ddim.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
@@ -110,19 +109,5 @@ TEST(SampleLossesTest, AveragesOverASampleAndWeights) {
   EXPECT_TRUE(torch::equal(sample_losses(prediction, batch), torch::tensor({2.5F, 0.0F})));
 }
 
-TEST(DdimTimestepsTest, LeadFromTheEnd) {
-  const NoiseSchedule schedule(NoiseOptions{});
-  EXPECT_THAT(ddim_timesteps(schedule, Prediction::kEpsilon, 4), ElementsAre(751, 501, 251, 1));
-  EXPECT_EQ(ddim_timesteps(schedule, Prediction::kEpsilon, 1000).front(), 999);
-}
-
-TEST(DdimTimestepsTest, TrailWithoutTerminalSignalUnlessEpsilon) {
-  NoiseOptions options;
-  options.rescale_zero_terminal_snr = true;
-  const NoiseSchedule schedule(options);
-  EXPECT_THAT(ddim_timesteps(schedule, Prediction::kVPrediction, 4),
-              ElementsAre(999, 749, 499, 249));
-  EXPECT_THAT(ddim_timesteps(schedule, Prediction::kEpsilon, 4), ElementsAre(751, 501, 251, 1));
-}
 }  // namespace
 }  // namespace trireme

@@ -31,7 +31,7 @@ class GpuTest : public testing::Test {
   }
   static at::Tensor tensor_of(const CommBuffer& buffer) {
     return torch::from_blob(buffer.view().data, {buffer.view().num_elements},
-                            torch::dtype(torch::kFloat).device("cuda:0"));
+                            torch::dtype(torch::kFloat).device(torch::Device("cuda:0")));
   }
 };
 
@@ -59,7 +59,8 @@ TEST_F(GpuTest, NcclSumsGathersAndExchanges) {
 TEST_F(GpuTest, ReducerGivesTheSumsOfTheCpu) {
   const auto comm = connect();
   for (const auto mode : {GradientReducer::Mode::kSum, GradientReducer::Mode::kTree}) {
-    NamedParameters parameters = {{"w", torch::zeros({3000}, torch::device("cuda:0"))}};
+    NamedParameters parameters = {
+        {"w", torch::zeros({3000}, torch::device(torch::Device("cuda:0")))}};
     parameters[0].second.set_requires_grad(true);
     GradientBuckets buckets(*comm, parameters, {{0}});
     GradientReducer reducer(*comm, buckets, {.mode = mode});
@@ -93,13 +94,14 @@ TEST_F(GpuTest, OptimizersFollowTheCpu) {
     const at::Tensor start = torch::randn({768});
     const at::Tensor grads = torch::randn({768});
     const auto run = [&](const std::string& where) {
-      std::vector<FlatBucket> buckets = {{.params = start.to(where, torch::kFloat, false, true),
-                                          .grads = grads.to(where, torch::kFloat, false, true),
-                                          .segments = {{"w", {16, 48}, 0, 768}}}};
+      std::vector<FlatBucket> buckets = {
+          {.params = start.to(torch::Device(where), torch::kFloat, false, true),
+           .grads = grads.to(torch::Device(where), torch::kFloat, false, true),
+           .segments = {{"w", {16, 48}, 0, 768}}}};
       OptimOptions options;
       options.name = name;
       const auto optimizer = make_optimizer(options, buckets);
-      const auto scalar = torch::dtype(torch::kFloat).device(where);
+      const auto scalar = torch::dtype(torch::kFloat).device(torch::Device(where));
       for (int step = 1; step <= 3; ++step) {
         optimizer->step(step, 1e-2, torch::full({}, 0.5, scalar));
       }

@@ -7,8 +7,9 @@
 #include <string>
 
 #include "core/error.h"
-#include "trainer/diffusion/ddim.h"
+#include "trainer/diffusion/guided_model.h"
 #include "trainer/diffusion/noise_schedule.h"
+#include "trainer/diffusion/samplers.h"
 #include "trainer/diffusion/scheduler_config.h"
 #include "trainer/optim/lr_schedule.h"
 #include "trainer/optim/optimizer_kinds.h"
@@ -35,6 +36,15 @@ const std::map<std::string, Prediction> kPredictions = {{"epsilon", Prediction::
                                                         {"v_prediction", Prediction::kVPrediction},
                                                         {"sample", Prediction::kSample},
                                                         {"flow", Prediction::kFlow}};
+const std::map<std::string, SamplerName> kSamplers = {
+    {"auto", SamplerName::kAuto},
+    {"ddpm", SamplerName::kDdpm},
+    {"ddim", SamplerName::kDdim},
+    {"euler", SamplerName::kEuler},
+    {"euler_ancestral", SamplerName::kEulerAncestral},
+    {"heun", SamplerName::kHeun},
+    {"dpmpp_2m", SamplerName::kDpmpp2m},
+    {"flow_euler", SamplerName::kFlowEuler}};
 const std::map<std::string, OptimizerName> kOptimizers = {{"adamw", OptimizerName::kAdamW},
                                                           {"adam", OptimizerName::kAdam},
                                                           {"sgd", OptimizerName::kSgd},
@@ -83,13 +93,13 @@ NamedTensors noise(const Request& request, const SafetensorsReader& in) {
   return out;
 }
 
-// 0.3 x + t / 5000 + the condition's mean: a model that the test computes as well.
-class LinearModel final : public DiffusionModel {
+// sin(0.7 x) + t / 5000 + the condition's mean: a model that the test computes as well.
+class WaveModel final : public DiffusionModel {
  public:
   at::Tensor forward(const at::Tensor& latents, const at::Tensor& timesteps,
                      const Condition& condition, const std::optional<DropoutKey>&) override {
     const auto mean = condition.encoder_hidden_states.mean({1, 2});
-    return 0.3 * latents + (timesteps.to(torch::kFloat) / 5000 + mean).view({-1, 1, 1, 1});
+    return (0.7 * latents).sin() + (timesteps.to(torch::kFloat) / 5000 + mean).view({-1, 1, 1, 1});
   }
   [[nodiscard]] std::vector<std::pair<std::string, at::Tensor>> named_parameters() const override {
     return {};
@@ -104,20 +114,38 @@ class LinearModel final : public DiffusionModel {
   void to_device(const std::string&) override {}
 };
 
+// As the scheduler config of folder= says; `in` holds the noise of the start and "noise/STEP".
 NamedTensors sample(const Request& request, const SafetensorsReader& in) {
-  const NoiseSchedule schedule(noise_options(request));
-  const auto prediction = kPredictions.at(request.text("prediction"));
-  LinearModel model;
+  const auto config = read_scheduler_config(request.text("folder"));
+  const Prediction prediction = config ? config->prediction : Prediction::kEpsilon;
+  const NoiseOptions noise = config ? config->noise : NoiseOptions{};
+  const NoiseSchedule schedule(noise);
+  SampleOptions options;
+  options.sampler = kSamplers.at(request.text("sampler"));
+  options.steps = request.integer("steps");
+  options.sigmas = request.integer("karras") != 0 ? SigmaSpacing::kKarras : SigmaSpacing::kAuto;
+  const SamplingPlan plan = plan_sampling(
+      options, config ? config->sampling : SamplingRules::of_trireme(noise, prediction), schedule,
+      prediction);
+  WaveModel model;
   Condition condition;
   condition.encoder_hidden_states = in.read("condition");
   Condition unconditional;
   unconditional.encoder_hidden_states = in.read("unconditional");
-  const SamplerOptions options{.steps = request.integer("steps"),
-                               .guidance = request.number("guidance")};
+  const GuidedModel guided(
+      model, {.scale = request.number("guidance"), .rescale = request.number("rescale")}, condition,
+      unconditional);
+  std::vector<double> times;
   const auto latents =
-      ddim_sample(model, schedule, prediction, options, in.read("noise"), condition, unconditional);
-  return {{"latents", latents},
-          {"timesteps", torch::tensor(ddim_timesteps(schedule, prediction, options.steps))}};
+      run_sampler(plan, in.read("noise"),
+                  {.model =
+                       [&](const at::Tensor& x, double time) {
+                         times.push_back(time);
+                         return guided(x, time);
+                       },
+                   .noise = [&](int64_t step) { return in.read("noise/" + std::to_string(step)); },
+                   .progress = {}});
+  return {{"latents", latents}, {"timesteps", tensor_of(times)}};
 }
 
 // The parameters of `in` ("p/NAME") in one bucket with 256-element segments; lr_multiplier/NAME=
@@ -201,8 +229,8 @@ NamedTensors scheduler(const Request& request, const SafetensorsReader&) {
   }
   std::cout << ' ' << found->noise.beta_start << ' ' << found->noise.beta_end << ' '
             << found->noise.timesteps << ' ' << found->noise.rescale_zero_terminal_snr << '\n';
-  write_text_file_atomically(request.text("out"),
-                             scheduler_config_json(found->noise, found->prediction));
+  write_text_file_atomically(
+      request.text("out"), scheduler_config_json(found->noise, found->prediction, found->sampling));
   return {};
 }
 

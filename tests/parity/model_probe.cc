@@ -25,6 +25,8 @@ int main(int argc, char** argv) {
       {"unet_random", {"CONFIG.json SEED OUT_FOLDER", probe::run_unet_random}},
       {"vae", {"encode|decode FOLDER IN.safetensors OUT.safetensors", probe::run_vae}},
       {"clip", {"FOLDER IN.safetensors OUT.safetensors", probe::run_clip}},
+      {"clip_pair", {"FOLDER IN.safetensors OUT.safetensors TEXT...", probe::run_clip_pair}},
+      {"inception", {"WEIGHTS RESIZE IN.safetensors OUT.safetensors", probe::run_inception}},
       {"tokenize", {"FOLDER IN.txt OUT.txt", probe::run_tokenize}},
   };
   const std::vector<std::string> arguments(argv + 1, argv + argc);

@@ -12,5 +12,7 @@ int run_unet_bench(std::span<const std::string> arguments);
 int run_unet_random(std::span<const std::string> arguments);
 int run_vae(std::span<const std::string> arguments);
 int run_clip(std::span<const std::string> arguments);
+int run_clip_pair(std::span<const std::string> arguments);
+int run_inception(std::span<const std::string> arguments);
 int run_tokenize(std::span<const std::string> arguments);
 }  // namespace trireme::probe

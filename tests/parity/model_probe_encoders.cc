@@ -2,13 +2,14 @@
 #include <span>
 #include <string>
 
-#include "trainer/torch_api.h"
-
 #include "core/error.h"
 #include "tests/parity/model_probe.h"
 #include "trainer/models/autoencoder_kl.h"
+#include "trainer/models/clip_pair.h"
 #include "trainer/models/clip_text.h"
+#include "trainer/models/inception_v3.h"
 #include "trainer/models/safetensors.h"
+#include "trainer/torch_api.h"
 
 namespace trireme::probe {
 namespace {
@@ -37,6 +38,26 @@ int run_clip(std::span<const std::string> arguments) {
   const auto output = model->forward(SafetensorsReader(arguments[1]).read("token_ids"));
   write_safetensors(arguments[2], {{"last_hidden_state", output.last_hidden_state.contiguous()},
                                    {"pooled", output.pooled.contiguous()}});
+  return 0;
+}
+
+// Reads `images`, writes `features`.
+int run_inception(std::span<const std::string> arguments) {
+  require_count(arguments, 4);
+  const auto resize = arguments[1] == "torch_fidelity" ? InceptionResize::kTorchFidelity
+                                                       : InceptionResize::kPytorchFid;
+  const auto network = InceptionV3::load(arguments[0], resize);
+  const auto features = network->features(SafetensorsReader(arguments[2]).read("images"));
+  write_safetensors(arguments[3], {{"features", features.contiguous()}});
+  return 0;
+}
+
+// Reads `images`, writes the embeddings `images` and `texts`.
+int run_clip_pair(std::span<const std::string> arguments) {
+  const auto pair = ClipPair::load(arguments[0]);
+  const auto images = pair->embed_images(SafetensorsReader(arguments[1]).read("images"));
+  const auto texts = pair->embed_texts({arguments.begin() + 3, arguments.end()});
+  write_safetensors(arguments[2], {{"images", images.contiguous()}, {"texts", texts.contiguous()}});
   return 0;
 }
 

@@ -109,6 +109,7 @@ NoisedBatch flow_batch(const at::Tensor& latents, const at::Tensor& noise,
 
 NoiseSchedule::NoiseSchedule(const NoiseOptions& options) {
   validate(options);
+  is_squared_cosine_ = options.schedule == BetaSchedule::kSquaredCosCapV2;
   at::Tensor betas = make_betas(options);
   if (options.rescale_zero_terminal_snr) betas = rescale_to_zero_terminal_snr(betas);
   betas_ = to_vector(betas);

@@ -26,6 +26,8 @@ class NoiseSchedule {
   }
   // alphas_cumprod / (1 - alphas_cumprod). REQUIRES: 0 <= timestep < num_timesteps().
   [[nodiscard]] double snr(int64_t timestep) const;
+  // Of squaredcos_cap_v2 betas.
+  [[nodiscard]] bool is_squared_cosine() const noexcept { return is_squared_cosine_; }
   // The last timestep holds no signal at all (Lin et al., 2024).
   [[nodiscard]] bool has_zero_terminal_snr() const noexcept {
     return alphas_cumprod_.back() == 0.0;
@@ -34,6 +36,7 @@ class NoiseSchedule {
  private:
   std::vector<double> betas_;
   std::vector<double> alphas_cumprod_;
+  bool is_squared_cosine_ = false;
 };
 
 // A forward pass's inputs and target.

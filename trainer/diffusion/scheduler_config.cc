@@ -2,11 +2,13 @@
 
 #include <array>
 #include <cmath>
+#include <string_view>
 #include <utility>
 
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "trainer/models/json_file.h"
 
 namespace trireme {
@@ -27,12 +29,45 @@ constexpr std::array<std::pair<Prediction, const char*>, 4> kPredictions = {{
     {Prediction::kFlow, "flow_prediction"},
 }};
 
+constexpr std::array<std::pair<TimestepSpacing, const char*>, 3> kSpacings = {{
+    {TimestepSpacing::kLeading, "leading"},
+    {TimestepSpacing::kLinspace, "linspace"},
+    {TimestepSpacing::kTrailing, "trailing"},
+}};
+constexpr std::array<std::pair<SamplingRules::FinalSigma, const char*>, 2> kFinalSigmas = {{
+    {SamplingRules::FinalSigma::kZero, "zero"},
+    {SamplingRules::FinalSigma::kSigmaMin, "sigma_min"},
+}};
+// The logarithmic form of the small one is the same number.
+constexpr std::array<std::pair<SamplingRules::Variance, const char*>, 3> kVariances = {{
+    {SamplingRules::Variance::kFixedSmall, "fixed_small"},
+    {SamplingRules::Variance::kFixedLarge, "fixed_large"},
+    {SamplingRules::Variance::kFixedSmall, "fixed_small_log"},
+}};
+
 template <typename Table, typename Value>
 std::string name_in(const Table& table, Value value) {
   for (const auto& [known, name] : table) {
     if (known == value) return name;
   }
   throw InternalError("a value without a name");
+}
+
+// Python's json writes what JSON has not, such as -Infinity for lambda_min_clipped: null instead.
+std::string without_infinities(const std::string& text) {
+  std::string result;
+  bool in_string = false;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '"' && (i == 0 || text[i - 1] != '\\')) in_string = !in_string;
+    size_t length = 0;
+    for (const std::string_view word : {"-Infinity", "Infinity", "NaN"}) {
+      if (!in_string && length == 0 && text.compare(i, word.size(), word) == 0)
+        length = word.size();
+    }
+    result += length > 0 ? "null" : text.substr(i, 1);
+    if (length > 0) i += length - 1;
+  }
+  return result;
 }
 
 // One scheduler_config.json, with errors that name file and key.
@@ -98,17 +133,69 @@ void refuse_other_processes(const ConfigReader& config, const std::string& name)
     }
   }
 }
+// nullopt where the file has no such key.
+template <typename Table>
+auto optional_choice(const ConfigReader& config, const std::string& key, const Table& table)
+    -> std::optional<decltype(table[0].first)> {
+  if (!config.has(key)) return std::nullopt;
+  return config.choice(key, table, "");
+}
+
+std::optional<bool> optional_flag(const ConfigReader& config, const std::string& key) {
+  return config.has(key) ? std::optional(config.flag(key)) : std::nullopt;
+}
+
+SamplingRules read_sampling_rules(const ConfigReader& config) {
+  if (config.flag("use_dynamic_shifting")) {
+    config.fail("use_dynamic_shifting", "is set, which is not supported");
+  }
+  SamplingRules rules{
+      .timestep_spacing = optional_choice(config, "timestep_spacing", kSpacings),
+      .steps_offset = {},
+      .set_alpha_to_one = optional_flag(config, "set_alpha_to_one"),
+      .use_karras_sigmas = optional_flag(config, "use_karras_sigmas"),
+      .final_sigmas_type = optional_choice(config, "final_sigmas_type", kFinalSigmas),
+      .variance_type = optional_choice(config, "variance_type", kVariances),
+      .shift = {}};
+  if (config.has("steps_offset")) {
+    const double offset = config.number("steps_offset", 0);
+    if (!(offset >= 0 && offset <= 1e6)) config.fail("steps_offset", "must be in 0 ... 1000000");
+    rules.steps_offset = static_cast<int64_t>(offset);
+  }
+  for (const char* key : {"shift", "flow_shift"}) {
+    if (!config.has(key)) continue;
+    rules.shift = config.number(key, 1.0);
+    if (!(*rules.shift > 0 && *rules.shift < 1e6)) config.fail(key, "must be greater than 0");
+  }
+  return rules;
+}
+
+void write_sampling_rules(const SamplingRules& rules, Json& json) {
+  if (rules.timestep_spacing)
+    json["timestep_spacing"] = name_in(kSpacings, *rules.timestep_spacing);
+  if (rules.steps_offset) json["steps_offset"] = *rules.steps_offset;
+  if (rules.set_alpha_to_one) json["set_alpha_to_one"] = *rules.set_alpha_to_one;
+  if (rules.use_karras_sigmas) json["use_karras_sigmas"] = *rules.use_karras_sigmas;
+  if (rules.final_sigmas_type) {
+    json["final_sigmas_type"] = name_in(kFinalSigmas, *rules.final_sigmas_type);
+  }
+  if (rules.variance_type) json["variance_type"] = name_in(kVariances, *rules.variance_type);
+}
 }  // namespace
 
 std::optional<SchedulerConfig> read_scheduler_config(const std::filesystem::path& folder) {
   const auto file = folder / "scheduler_config.json";
   std::error_code ignored;
   if (!std::filesystem::exists(file, ignored)) return std::nullopt;
-  const ConfigReader config(read_json_object(file, "scheduler configuration"), file);
+  const ConfigReader config(
+      parse_json_object(without_infinities(read_text_file(file, "scheduler configuration")), file,
+                        "scheduler configuration"),
+      file);
   const std::string name = config.text("_class_name", "DDPMScheduler");
   refuse_other_processes(config, name);
 
   SchedulerConfig result;
+  result.sampling = read_sampling_rules(config);
   result.noise.timesteps = config.count("num_train_timesteps", 1000);
   if (starts_with(name, "FlowMatch")) {
     result.prediction = Prediction::kFlow;
@@ -127,16 +214,16 @@ std::optional<SchedulerConfig> read_scheduler_config(const std::filesystem::path
   return result;
 }
 
-std::string scheduler_config_json(const NoiseOptions& noise, Prediction prediction) {
+std::string scheduler_config_json(const NoiseOptions& noise, Prediction prediction,
+                                  const SamplingRules& sampling) {
   Json json;
   json["num_train_timesteps"] = noise.timesteps;
   if (prediction == Prediction::kFlow) {
     json["_class_name"] = "FlowMatchEulerDiscreteScheduler";
-    json["shift"] = 1.0;
+    json["shift"] = sampling.shift.value_or(1.0);
     return json.dump(2) + "\n";
   }
   const bool is_ddim = noise.schedule != BetaSchedule::kSigmoid;
-  const bool trails = noise.rescale_zero_terminal_snr && prediction != Prediction::kEpsilon;
   json["_class_name"] = is_ddim ? "DDIMScheduler" : "DDPMScheduler";
   json["beta_start"] = noise.beta_start;
   json["beta_end"] = noise.beta_end;
@@ -145,9 +232,7 @@ std::string scheduler_config_json(const NoiseOptions& noise, Prediction predicti
   json["clip_sample"] = false;
   json["prediction_type"] = name_in(kPredictions, prediction);
   json["rescale_betas_zero_snr"] = noise.rescale_zero_terminal_snr;
-  json["timestep_spacing"] = trails ? "trailing" : "leading";
-  json["steps_offset"] = 1;
-  if (is_ddim) json["set_alpha_to_one"] = false;
+  write_sampling_rules(sampling, json);
   return json.dump(2) + "\n";
 }
 }  // namespace trireme

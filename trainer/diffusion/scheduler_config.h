@@ -4,6 +4,7 @@
 #include <string>
 
 #include "trainer/config.h"
+#include "trainer/diffusion/sampling_plan.h"
 
 namespace trireme {
 
@@ -11,17 +12,20 @@ namespace trireme {
 struct SchedulerConfig {
   NoiseOptions noise;
   Prediction prediction = Prediction::kEpsilon;
+  SamplingRules sampling;
 };
 
 // Reads scheduler_config.json of `folder` (the scheduler/ of a diffusers folder); nullopt where
 // there is no such file. Keys that are absent take diffusers' defaults. Throws InputError naming
-// file and key for what cannot be represented exactly: trained_betas, another beta schedule or
-// prediction. How a scheduler samples (spacing, order, flow's shift) is not read.
+// file and key for what cannot be represented exactly: trained_betas, another beta schedule,
+// prediction, timestep spacing or shift. clip_sample is not read: latents have no bounds, and
+// diffusers' own pipelines switch it off.
 [[nodiscard]] std::optional<SchedulerConfig> read_scheduler_config(
     const std::filesystem::path& folder);
 
 // A scheduler_config.json that diffusers loads and samples with as trireme does: DDIMScheduler
 // (DDPMScheduler for sigmoid betas, which DDIM has not; FlowMatchEulerDiscreteScheduler for flow).
 // Equal options give equal text.
-[[nodiscard]] std::string scheduler_config_json(const NoiseOptions& noise, Prediction prediction);
+[[nodiscard]] std::string scheduler_config_json(const NoiseOptions& noise, Prediction prediction,
+                                                const SamplingRules& sampling);
 }  // namespace trireme

@@ -9,63 +9,18 @@
 #include <vector>
 
 #include <nlohmann/json.hpp>
-#include "trainer/torch_api.h"
 
 #include "core/error.h"
+#include "trainer/models/clip_layers.h"
 #include "trainer/models/clip_text_config.h"
 #include "trainer/models/json_file.h"
 #include "trainer/models/layers.h"
 #include "trainer/models/pretrained_folder.h"
+#include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
 using Pooled = ClipTextConfig::Pooled;
-
-at::Tensor apply_gelu(ClipTextConfig::Gelu gelu, const at::Tensor& x) {
-  return gelu == ClipTextConfig::Gelu::kExact ? at::gelu(x) : x * at::sigmoid(1.702 * x);
-}
-
-// A pre-norm transformer layer with causal self-attention.
-class ClipLayer {
- public:
-  ClipLayer(const ParameterScope& scope, const ClipTextConfig& config)
-      : k_proj_(scope / "self_attn" / "k_proj", config.hidden_size, config.hidden_size),
-        v_proj_(scope / "self_attn" / "v_proj", config.hidden_size, config.hidden_size),
-        q_proj_(scope / "self_attn" / "q_proj", config.hidden_size, config.hidden_size),
-        out_proj_(scope / "self_attn" / "out_proj", config.hidden_size, config.hidden_size),
-        layer_norm1_(scope / "layer_norm1", config.hidden_size, config.layer_norm_eps),
-        fc1_(scope / "mlp" / "fc1", config.hidden_size, config.intermediate_size),
-        fc2_(scope / "mlp" / "fc2", config.intermediate_size, config.hidden_size),
-        layer_norm2_(scope / "layer_norm2", config.hidden_size, config.layer_norm_eps),
-        heads_(config.num_attention_heads),
-        hidden_act_(config.hidden_act) {}
-
-  at::Tensor operator()(const at::Tensor& x) const {  // (N, L, D)
-    const at::Tensor y = x + attend(layer_norm1_(x));
-    return y + fc2_(apply_gelu(hidden_act_, fc1_(layer_norm2_(y))));
-  }
-
- private:
-  at::Tensor attend(const at::Tensor& x) const {
-    const auto split = [&](const at::Tensor& y) {
-      return y.unflatten(2, {heads_, y.size(2) / heads_}).transpose(1, 2);  // (N, heads, L, d)
-    };
-    const at::Tensor mixed = at::scaled_dot_product_attention(
-        split(q_proj_(x)), split(k_proj_(x)), split(v_proj_(x)), {}, 0.0, /*is_causal=*/true);
-    return out_proj_(mixed.transpose(1, 2).flatten(2));
-  }
-
-  Linear k_proj_;
-  Linear v_proj_;
-  Linear q_proj_;
-  Linear out_proj_;
-  LayerNorm layer_norm1_;
-  Linear fc1_;
-  Linear fc2_;
-  LayerNorm layer_norm2_;
-  int64_t heads_;
-  ClipTextConfig::Gelu hidden_act_;
-};
 
 class ClipTextModelImpl final : public ClipTextModel {
  public:
@@ -78,7 +33,13 @@ class ClipTextModelImpl final : public ClipTextModel {
         (embeddings / "position_embedding")
             .add("weight", {config.max_position_embeddings, config.hidden_size}, {});
     for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-      layers_.emplace_back(root / "encoder" / "layers" / i, config);
+      layers_.emplace_back(root / "encoder" / "layers" / i,
+                           ClipLayerOptions{.hidden_size = config.hidden_size,
+                                            .intermediate_size = config.intermediate_size,
+                                            .num_attention_heads = config.num_attention_heads,
+                                            .layer_norm_eps = config.layer_norm_eps,
+                                            .hidden_act = config.hidden_act,
+                                            .mask = ClipMask::kCausal});
     }
     final_layer_norm_.emplace(root / "final_layer_norm", config.hidden_size, config.layer_norm_eps);
     if (config.pooled == Pooled::kProjected) {
@@ -125,11 +86,13 @@ class ClipTextModelImpl final : public ClipTextModel {
   }
 
  private:
-  // transformers 5 dropped the prefix `text_model.`; a file may hold more than this model uses.
+  // transformers 5 dropped the prefix `text_model.`; a file may hold more than this model uses,
+  // such as a whole CLIPModel.
   std::string current_name(const std::string& stored) const {
     constexpr std::string_view kPrefix = "text_model.";
     const std::string name = stored.starts_with(kPrefix) ? stored.substr(kPrefix.size()) : stored;
-    if (name == "embeddings.position_ids") return "";
+    if (name == "embeddings.position_ids" || name == "logit_scale") return "";
+    if (name.starts_with("vision_model.") || name.starts_with("visual_projection.")) return "";
     if (name == "text_projection.weight" && config_.pooled == Pooled::kHidden) return "";
     return name;
   }
@@ -163,6 +126,14 @@ class ClipTextModelImpl final : public ClipTextModel {
   at::Device device_ = at::kCPU;
 };
 }  // namespace
+
+std::unique_ptr<ClipTextModel> ClipTextModel::load_projected(ClipTextConfig config,
+                                                             const std::filesystem::path& weights) {
+  config.pooled = Pooled::kProjected;
+  auto model = std::make_unique<ClipTextModelImpl>(config);
+  model->read(weights);
+  return model;
+}
 
 std::unique_ptr<ClipTextModel> ClipTextModel::load(const std::filesystem::path& folder) {
   const auto part = find_part_folder(folder, "text_encoder", "config.json");

@@ -8,6 +8,8 @@
 
 #include <ATen/core/Tensor.h>
 
+#include "trainer/models/clip_text_config.h"
+
 namespace trireme {
 
 // CLIP's byte-pair tokenizer (Radford et al., 2021), equal to transformers' CLIPTokenizer on any
@@ -25,13 +27,16 @@ class ClipTokenizer {
   [[nodiscard]] virtual int64_t max_length() const noexcept = 0;  // 77
 };
 
-// transformers' CLIPTextModel for inference: OpenAI CLIP-L, OpenCLIP-H of SD 2, and the like. Local;
-// forward() may be called from several threads at once.
+// transformers' CLIPTextModel for inference: OpenAI CLIP-L, OpenCLIP-H of SD 2, and the like.
+// Local; forward() may be called from several threads at once.
 class ClipTextModel {
  public:
   // A diffusers folder with text_encoder/, or the folder itself. Reads weights with and without the
   // `text_model.` prefix. Throws InputError.
   static std::unique_ptr<ClipTextModel> load(const std::filesystem::path& folder);
+  // With text projection, from a weights file that may hold a whole CLIPModel. Throws InputError.
+  static std::unique_ptr<ClipTextModel> load_projected(ClipTextConfig config,
+                                                       const std::filesystem::path& weights);
   virtual ~ClipTextModel() = default;
 
   struct Output {

@@ -85,10 +85,10 @@ ClipTextConfig::Pooled pooled(ConfigReader& reader) {
   return ClipTextConfig::Pooled::kHidden;
 }
 
-ClipTextConfig::Gelu activation(ConfigReader& reader) {
+ClipGelu activation(ConfigReader& reader) {
   const std::string name = reader.text("hidden_act", "quick_gelu");
-  if (name == "quick_gelu") return ClipTextConfig::Gelu::kQuick;
-  if (name == "gelu") return ClipTextConfig::Gelu::kExact;
+  if (name == "quick_gelu") return ClipGelu::kQuick;
+  if (name == "gelu") return ClipGelu::kExact;
   reader.fail("hidden_act", "only quick_gelu and gelu can be represented");
 }
 }  // namespace

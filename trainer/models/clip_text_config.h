@@ -4,6 +4,8 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "trainer/models/clip_layers.h"
+
 namespace trireme {
 
 // A CLIPTextModel's config.json as transformers 4 and 5 write it, validated. Names are theirs.
@@ -17,8 +19,7 @@ struct ClipTextConfig {
   int64_t max_position_embeddings = 77;
   int64_t eos_token_id = 49407;
   double layer_norm_eps = 1e-5;
-  enum class Gelu { kQuick, kExact };
-  Gelu hidden_act = Gelu::kQuick;  // kQuick: x sigmoid(1.702 x)
+  ClipGelu hidden_act = ClipGelu::kQuick;
   enum class Pooled { kHidden, kProjected };
   Pooled pooled = Pooled::kHidden;  // kProjected: architectures has CLIPTextModelWithProjection.
 };

@@ -1,0 +1,30 @@
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <functional>
+
+#include "dist/mpi_environment.h"
+
+namespace trireme {
+
+// What a piece of work tells of itself. Used by the thread that works.
+class WorkReport {
+ public:
+  // `count` more units are done. Throws where another rank has failed, so that the work ends.
+  void advance(int64_t count);
+
+ private:
+  friend void run_in_touch(MpiEnvironment& mpi, const std::function<void(WorkReport&)>& work,
+                           const std::function<void(int64_t num_done)>& report);
+  std::atomic<int64_t> num_done_ = 0;
+  std::atomic<bool> is_abandoned_ = false;
+};
+
+// Runs `work` on every rank, each on a thread of its own, while the ranks keep in touch: at least
+// twice a second they agree on how far all are, and `report` is called with the units done by all.
+// So no rank waits inside a collective for another's work, however long and unequal the shares are,
+// and a rank that is gone is noticed. Errors are agreed on as in run_on_all_ranks(). `work` calls
+// no collectives and computes with as many LibTorch threads as the caller. Collective.
+void run_in_touch(MpiEnvironment& mpi, const std::function<void(WorkReport&)>& work,
+                  const std::function<void(int64_t num_done)>& report = {});
+}  // namespace trireme
