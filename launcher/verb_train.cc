@@ -170,6 +170,8 @@ ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments, StopSignal&
     return code;
   } catch (const Error& error) {
     note_end(run.get(), error.code());
+    // Its curves show where it went wrong.
+    if (mpi.rank() == 0 && error.code() == ExitCode::kDiverged) write_run_report(run_dir);
     throw;
   }
 }
