@@ -20,6 +20,13 @@ SamplingPlan plan(const NoiseOptions& noise, Prediction prediction, SampleOption
                        NoiseSchedule(noise), prediction);
 }
 
+SampleOptions with(int64_t steps, SamplerName sampler = SamplerName::kAuto) {
+  SampleOptions options;
+  options.steps = steps;
+  options.sampler = sampler;
+  return options;
+}
+
 std::vector<double> times(const SamplingPlan& plan) {
   std::vector<double> result;
   for (const auto& step : plan.steps) result.push_back(step.time);
@@ -27,28 +34,28 @@ std::vector<double> times(const SamplingPlan& plan) {
 }
 
 TEST(SamplingPlanTest, LeadsFromTheEndWithoutASchedulerConfig) {
-  EXPECT_THAT(times(plan({}, Prediction::kEpsilon, {.steps = 4})), ElementsAre(751, 501, 251, 1));
-  EXPECT_EQ(times(plan({}, Prediction::kEpsilon, {.steps = 1000})).front(), 999);
+  EXPECT_THAT(times(plan({}, Prediction::kEpsilon, with(4))), ElementsAre(751, 501, 251, 1));
+  EXPECT_EQ(times(plan({}, Prediction::kEpsilon, with(1000))).front(), 999);
 }
 
 TEST(SamplingPlanTest, TrailsWithoutTerminalSignalUnlessEpsilon) {
-  const NoiseOptions noise{.rescale_zero_terminal_snr = true};
-  EXPECT_THAT(times(plan(noise, Prediction::kVPrediction, {.steps = 4})),
+  NoiseOptions noise;
+  noise.rescale_zero_terminal_snr = true;
+  EXPECT_THAT(times(plan(noise, Prediction::kVPrediction, with(4))),
               ElementsAre(999, 749, 499, 249));
-  EXPECT_THAT(times(plan(noise, Prediction::kEpsilon, {.steps = 4})),
-              ElementsAre(751, 501, 251, 1));
+  EXPECT_THAT(times(plan(noise, Prediction::kEpsilon, with(4))), ElementsAre(751, 501, 251, 1));
 }
 
 TEST(SamplingPlanTest, TheConfigurationOverrulesTheSchedulerConfig) {
-  EXPECT_THAT(times(plan({}, Prediction::kEpsilon,
-                         {.steps = 4, .timestep_spacing = TimestepSpacing::kLinspace})),
-              ElementsAre(999, 666, 333, 0));
+  SampleOptions options = with(4);
+  options.timestep_spacing = TimestepSpacing::kLinspace;
+  EXPECT_THAT(times(plan({}, Prediction::kEpsilon, options)), ElementsAre(999, 666, 333, 0));
 }
 
 TEST(SamplingPlanTest, EndsWithoutNoiseOnAFallingPath) {
   for (const auto sampler : {SamplerName::kDdpm, SamplerName::kEuler, SamplerName::kEulerAncestral,
                              SamplerName::kHeun, SamplerName::kDpmpp2m}) {
-    const auto found = plan({}, Prediction::kEpsilon, {.sampler = sampler, .steps = 9});
+    const auto found = plan({}, Prediction::kEpsilon, with(9, sampler));
     EXPECT_EQ(found.steps.back().to.spread, 0.0);
     for (const auto& step : found.steps) {
       EXPECT_LT(step.to.spread, step.from.spread);
@@ -58,9 +65,9 @@ TEST(SamplingPlanTest, EndsWithoutNoiseOnAFallingPath) {
 }
 
 TEST(SamplingPlanTest, KarrasSigmasAreEvenlySpacedInTheSeventhRoot) {
-  const auto found =
-      plan({}, Prediction::kEpsilon,
-           {.sampler = SamplerName::kEuler, .steps = 8, .sigmas = SigmaSpacing::kKarras});
+  SampleOptions options = with(8, SamplerName::kEuler);
+  options.sigmas = SigmaSpacing::kKarras;
+  const auto found = plan({}, Prediction::kEpsilon, options);
   const auto root = [&](size_t i) {
     const auto& level = found.steps[i].from;
     return std::pow(level.spread / level.signal, 1 / 7.0);
@@ -69,11 +76,11 @@ TEST(SamplingPlanTest, KarrasSigmasAreEvenlySpacedInTheSeventhRoot) {
 }
 
 TEST(SamplingPlanTest, RefusesWhatDoesNotGoTogether) {
-  EXPECT_THAT([] { (void)plan({}, Prediction::kFlow, {.sampler = SamplerName::kDdim}); },
+  EXPECT_THAT([] { (void)plan({}, Prediction::kFlow, with(30, SamplerName::kDdim)); },
               ThrowsMessage<UsageError>(HasSubstr("flow_euler")));
-  EXPECT_THAT([] { (void)plan({}, Prediction::kEpsilon, {.sampler = SamplerName::kFlowEuler}); },
+  EXPECT_THAT([] { (void)plan({}, Prediction::kEpsilon, with(30, SamplerName::kFlowEuler)); },
               ThrowsMessage<UsageError>(HasSubstr("flow_euler")));
-  EXPECT_THAT([] { (void)plan({}, Prediction::kEpsilon, {.steps = 1001}); },
+  EXPECT_THAT([] { (void)plan({}, Prediction::kEpsilon, with(1001)); },
               ThrowsMessage<UsageError>(HasSubstr("sample.steps")));
 }
 }  // namespace
