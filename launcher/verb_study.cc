@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "launcher/report_table.h"
+#include "launcher/study_verb.h"
 #include "launcher/verbs.h"
 #include "study/fit_report.h"
 #include "study/points.h"
@@ -87,7 +88,8 @@ void add_fit(CLI::App& study, std::function<int()>& action) {
 
 void add_study_verb(CLI::App& app, std::function<int()>& action) {
   auto* verb = app.add_subcommand("study", "Large-batch scaling studies");
-  verb->require_subcommand(1);
+  verb->require_subcommand(0, 1);
+  add_study_options(*verb, action);
   add_fit(*verb, action);
 }
 }  // namespace trireme

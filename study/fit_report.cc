@@ -45,7 +45,8 @@ std::string format_rounded(double value) {
 }
 
 std::string with_interval(double value, const std::optional<Interval>& interval) {
-  if (!interval) return format_rounded(value);
+  const bool is_known = interval && (std::isfinite(interval->low) || std::isfinite(interval->high));
+  if (!is_known) return format_rounded(value);
   return format_rounded(value) + " (" + format_rounded(interval->low) + " to " +
          format_rounded(interval->high) + ")";
 }

@@ -16,7 +16,8 @@ namespace trireme {
 // measured batches, runs left out. One sentence or two each.
 [[nodiscard]] std::vector<std::string> fit_notes(const Points& points, const TradeoffFit& fit);
 
-// "2,244 (1,863 to 2,758)"; "unbounded" for an infinite end. Without interval: the value alone.
+// "2,244 (1,863 to 2,758)"; "unbounded" for an infinite end. Without interval, or with one that is
+// infinite both ways: the value alone.
 [[nodiscard]] std::string with_interval(double value, const std::optional<Interval>& interval);
 // Three to four significant digits, thousands separated.
 [[nodiscard]] std::string format_rounded(double value);

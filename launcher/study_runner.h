@@ -1,0 +1,36 @@
+#pragma once
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/stop_signal.h"
+#include "study/run_record.h"
+#include "study/study_grid.h"
+
+namespace trireme {
+
+// The runs of a study as child processes, each `trireme launch` in a folder of its own under
+// DIR/runs.
+class StudyRunner {
+ public:
+  // `program` is this executable.
+  StudyRunner(const StudyOptions& options, std::string program);
+
+  [[nodiscard]] std::filesystem::path run_dir(const RunSpec& run) const;
+  // What is there of each.
+  [[nodiscard]] std::vector<RunRecord> records(std::span<const RunSpec> runs) const;
+  // The command of one run, as words.
+  [[nodiscard]] std::vector<std::string> command(const RunSpec& run) const;
+
+  // Runs `run` to its end unless it is finished or has diverged; a broken one goes on from its
+  // checkpoint. One whose metric shows that it diverges is stopped. Returns false where the process
+  // was asked to stop; the child has then written a checkpoint. Throws the child's error
+  // (UsageError, InputError, LostError, …) naming its log.
+  [[nodiscard]] bool finish(const RunSpec& run, const StopSignal& stop) const;
+
+ private:
+  const StudyOptions& options_;
+  std::string program_;
+};
+}  // namespace trireme

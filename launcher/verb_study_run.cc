@@ -1,0 +1,255 @@
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <set>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "core/log.h"
+#include "core/stop_signal.h"
+#include "launcher/config_file.h"
+#include "launcher/launch_plan.h"
+#include "launcher/study_file.h"
+#include "launcher/study_runner.h"
+#include "launcher/study_verb.h"
+#include "study/fit_report.h"
+#include "study/network_cost.h"
+#include "study/study_report.h"
+#include "trainer/models/json_file.h"
+
+namespace trireme {
+namespace {
+namespace fs = std::filesystem;
+
+enum class Action { kRun, kOneRun, kSlurm, kReport };
+
+struct StudyArguments {
+  std::string file;
+  std::string one_run;
+  Action action = Action::kRun;
+};
+
+std::string own_path() {
+  std::error_code error;
+  const auto path = fs::read_symlink("/proc/self/exe", error);
+  if (error) throw InternalError("cannot find this program's own path: " + error.message());
+  return path.string();
+}
+
+bool is_done(const RunRecord& record) {
+  return record.state == RunRecord::State::kFinished || record.state == RunRecord::State::kDiverged;
+}
+
+// Adds the learning rates that the results so far ask for. Returns whether there are any new ones.
+bool extend(const StudyOptions& options, const StudyRunner& runner, std::vector<RunSpec>& runs) {
+  const auto records = runner.records(runs);
+  if (!std::ranges::all_of(records, is_done)) return false;
+  std::set<std::string> names;
+  for (const auto& run : runs) names.insert(run.name);
+  const size_t before = runs.size();
+  for (const auto& next : next_factors(analyse_study(options, records))) {
+    for (auto& run : expand_factor(options, next.batch, next.variant, next.lr_factor)) {
+      if (names.insert(run.name).second) runs.push_back(std::move(run));
+    }
+  }
+  return runs.size() > before;
+}
+
+// The grid, and what earlier rounds added to it.
+std::vector<RunSpec> known_runs(const StudyOptions& options, const StudyRunner& runner) {
+  std::vector<RunSpec> runs = expand_grid(options);
+  for (int64_t round = 0; round < options.lr_extend && extend(options, runner, runs); ++round) {
+  }
+  return runs;
+}
+
+std::vector<PredictedScaling> predict(const StudyOptions& options, const StudyAnalysis& analysis) {
+  const bool has_ranks = std::ranges::any_of(
+      analysis.scaling, [](const RankScaling& row) { return row.efficiency != 1.0; });
+  if (!has_ranks) return {};
+  const Config config = load_config(options.config).config;
+  fs::path file = config.model.config;
+  if (!config.model.weights.empty()) file = fs::path(config.model.weights) / "unet/config.json";
+  std::error_code error;
+  if (!fs::exists(file, error)) return {};
+  const auto json = read_json_object(file, "model config");
+  return predict_scaling(count_network(json, file, default_input(json)), analysis.scaling);
+}
+
+void write_report(const StudyOptions& options, const std::vector<RunRecord>& records) {
+  const StudyAnalysis analysis = analyse_study(options, records);
+  if (analysis.settings.empty()) {
+    throw UsageError("the study " + options.directory() + " has no run yet.");
+  }
+  const auto predicted = predict(options, analysis);
+  const fs::path folder = options.directory();
+  write_text_file_atomically(folder / "results.json",
+                             study_to_json(options, analysis, predicted).dump(2) + "\n");
+  write_text_file_atomically(folder / "runs.csv", study_to_csv(analysis, records));
+  write_text_file_atomically(folder / "report.html",
+                             study_to_html(options, analysis, records, predicted));
+  for (const auto& sentence : analysis.verdict) std::cout << sentence << '\n';
+  std::cout << "Report: " << (folder / "report.html").string() << " (and results.json, runs.csv)\n";
+}
+
+std::string told(const RunRecord& record) {
+  const auto value = record.final_value();
+  return std::string(state_name(record.state)) +
+         (value ? ", " + format_rounded(*value) : std::string());
+}
+
+int stopped() {
+  log::info("Stopped after a checkpoint; run the study again to go on.");
+  log::flush();
+  return static_cast<int>(ExitCode::kStopped);
+}
+
+int run_all(const StudyOptions& options, const StudyRunner& runner) {
+  const StopSignal stop;
+  std::vector<RunSpec> runs = expand_grid(options);
+  size_t next = 0;
+  for (int64_t round = 0;; ++round) {
+    for (; next < runs.size(); ++next) {
+      const RunSpec& run = runs[next];
+      const bool was_done = is_done(read_run(runner.run_dir(run), run, options.metric));
+      if (stop.requested() || !runner.finish(run, stop)) return stopped();
+      if (was_done) continue;
+      log::info("run " + std::to_string(next + 1) + " of " + std::to_string(runs.size()) + ", " +
+                run.name + ": " + told(read_run(runner.run_dir(run), run, options.metric)));
+    }
+    if (round >= options.lr_extend || !extend(options, runner, runs)) break;
+    log::info("some best learning rates are at the edge of those tried: " +
+              std::to_string(runs.size() - next) + " more runs");
+  }
+  log::flush();
+  write_report(options, runner.records(runs));
+  return static_cast<int>(ExitCode::kDone);
+}
+
+int run_one(const StudyOptions& options, const StudyRunner& runner, const std::string& name) {
+  const auto runs = known_runs(options, runner);
+  const auto found = std::ranges::find(runs, name, &RunSpec::name);
+  if (found == runs.end()) throw UsageError("the study has no run '" + name + "'.");
+  const StopSignal stop;
+  return runner.finish(*found, stop) ? static_cast<int>(ExitCode::kDone) : stopped();
+}
+
+constexpr const char* kArrayBody = R"(file=$(printf '%s/%04d.sh' "$array" "$SLURM_ARRAY_TASK_ID")
+bash "$file" &
+child=$!
+trap 'kill -USR1 "$child" 2>/dev/null' USR1 TERM
+wait "$child"
+code=$?
+while [ "$code" -gt 128 ] && kill -0 "$child" 2>/dev/null; do
+  wait "$child"
+  code=$?
+done
+# 75: stopped after a checkpoint. The job runs again and goes on from there.
+if [ "$code" -eq 75 ]; then
+  scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
+)";
+
+// One command file a run that is not done; prints the batch script of an array over them.
+int write_array(const StudyOptions& options, const StudyRunner& runner, const std::string& file) {
+  const auto runs = known_runs(options, runner);
+  const fs::path folder = fs::absolute(options.directory()) / "array";
+  std::error_code error;
+  fs::remove_all(folder, error);
+  fs::create_directories(folder, error);
+  if (error) throw UsageError("cannot make " + folder.string() + ": " + error.message() + ".");
+  int64_t count = 0;
+  int64_t most_ranks = 1;
+  for (const auto& record : runner.records(runs)) {
+    if (is_done(record)) continue;
+    char name[32];
+    std::snprintf(name, sizeof(name), "%04lld.sh", static_cast<long long>(count++));
+    most_ranks = std::max(most_ranks, record.spec.ranks);
+    write_text_file_atomically(
+        folder / name, "#!/bin/bash\ncd " + shell_quoted(fs::current_path().string()) +
+                           " || exit 2\nexec " + shell_quoted(own_path()) + " study " +
+                           shell_quoted(file) + " --run " + shell_quoted(record.spec.name) + "\n");
+  }
+  if (count == 0) {
+    throw UsageError("every run of the study is done: see " + options.directory() +
+                     "/report.html, or write it with --report-only.");
+  }
+  std::cout << "#!/bin/bash\n#SBATCH --job-name=trireme-study\n#SBATCH --array=0-" << count - 1
+            << "\n#SBATCH --ntasks=" << most_ranks
+            << "\n#SBATCH --signal=B:USR1@60\n#SBATCH --requeue\n#SBATCH --open-mode=append\n"
+               "#SBATCH --output=%x-%A-%a.log\narray="
+            << shell_quoted(folder.string()) << "\n"
+            << kArrayBody;
+  return static_cast<int>(ExitCode::kDone);
+}
+
+// A mistake there is told once, by this process.
+void check_base(const std::string& file) {
+  const Config base = load_config(file).config;
+  if (base.run.epochs > 0.0 || base.batch.per_rank > 0) {
+    throw UsageError(file +
+                     ": a study sets run.steps and batch.global of every run; give these and not "
+                     "run.epochs or batch.per_rank.");
+  }
+}
+
+int run_study(const StudyArguments& arguments) {
+  const StudyOptions options = load_study(arguments.file);
+  check_base(options.config);
+  const StudyRunner runner(options, own_path());
+  switch (arguments.action) {
+    case Action::kRun:
+      return run_all(options, runner);
+    case Action::kOneRun:
+      return run_one(options, runner, arguments.one_run);
+    case Action::kSlurm:
+      return write_array(options, runner, arguments.file);
+    case Action::kReport:
+      write_report(options, runner.records(known_runs(options, runner)));
+      return static_cast<int>(ExitCode::kDone);
+  }
+  throw InternalError("an action of study without code");
+}
+}  // namespace
+
+void add_study_options(CLI::App& study, std::function<int()>& action) {
+  auto arguments = std::make_shared<StudyArguments>();
+  study.add_option("STUDY", arguments->file, "Study file (TOML, docs/study.md)");
+  auto* slurm = study.add_flag_callback(
+      "--slurm", [arguments] { arguments->action = Action::kSlurm; },
+      "Write a command file for each run left; print the batch script of a job array over them");
+  auto* report = study.add_flag_callback(
+      "--report-only", [arguments] { arguments->action = Action::kReport; },
+      "Write the report of the runs there are");
+  auto* one = study
+                  .add_option_function<std::string>(
+                      "--run",
+                      [arguments](const std::string& name) {
+                        arguments->one_run = name;
+                        arguments->action = Action::kOneRun;
+                      },
+                      "Only this run of the grid")
+                  ->type_name("NAME");
+  slurm->excludes(report)->excludes(one);
+  report->excludes(one);
+  study.footer(
+      "Interrupted, it goes on from where it was. Examples:\n"
+      "  trireme study configs/study_demo.toml\n"
+      "  trireme study configs/study_demo.toml --slurm | sbatch --time 1:00:00\n"
+      "  trireme study fit POINTS.csv");
+  study.callback([arguments, &study, &action] {
+    if (!study.get_subcommands().empty()) return;
+    if (arguments->file.empty()) throw CLI::RequiredError("STUDY");
+    action = [arguments] { return run_study(*arguments); };
+  });
+}
+}  // namespace trireme

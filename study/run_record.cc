@@ -1,0 +1,136 @@
+#include "study/run_record.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <system_error>
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "study/statistics.h"
+
+namespace trireme {
+namespace {
+constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
+constexpr double kDivergedRatio = 2.0;
+constexpr std::array<std::string_view, 4> kStateNames = {"absent", "unfinished", "finished",
+                                                         "diverged"};
+
+double number_of(const nlohmann::json& line, const std::string& key, double fallback) {
+  const auto found = line.find(key);
+  if (found == line.end()) return fallback;
+  return found->is_number() ? found->get<double>() : kNaN;
+}
+
+struct Medians {
+  std::vector<double> rate, exposed, data, seconds;
+};
+
+void add_line(const nlohmann::json& line, const std::string& metric, RunRecord& record,
+              Medians& medians) {
+  const std::string kind = line.value("kind", "");
+  if (kind == "train") {
+    record.steps.push_back({.samples = number_of(line, "samples", kNaN),
+                            .loss = number_of(line, "loss", kNaN),
+                            .noise_scale = number_of(line, "noise_scale", 0.0)});
+    medians.rate.push_back(number_of(line, "images_per_second", 0.0));
+    medians.exposed.push_back(number_of(line, "comm_exposed_seconds", 0.0));
+    medians.data.push_back(number_of(line, "data_seconds", 0.0));
+    medians.seconds.push_back(number_of(line, "step_seconds", 0.0));
+  } else if (kind == "eval" && line.contains(metric)) {
+    const double step = number_of(line, "step", 0.0);
+    record.evaluations.push_back({.samples = step * static_cast<double>(record.spec.batch),
+                                  .value = number_of(line, metric, kNaN)});
+  }
+}
+
+double median_of(const std::vector<double>& values) {
+  return values.empty() ? 0.0 : quantile_of(values, 0.5);
+}
+
+RunRecord::State read_state(const std::filesystem::path& run_dir, const RunSpec& spec) {
+  std::error_code error;
+  if (!std::filesystem::exists(run_dir / "metrics.jsonl", error)) return RunRecord::State::kAbsent;
+  const auto file = run_dir / "study.json";
+  if (!std::filesystem::exists(file, error)) return RunRecord::State::kUnfinished;
+  const auto json = nlohmann::json::parse(read_text_file(file, "state of a run"), nullptr, false);
+  const std::string name = json.is_object() ? json.value("state", "") : "";
+  const auto found = std::ranges::find(kStateNames, name);
+  if (found == kStateNames.end()) return RunRecord::State::kUnfinished;
+  if (json.value("set", std::vector<std::string>()) != spec.sets) {
+    throw UsageError("the finished run " + run_dir.string() +
+                     " was made with other settings than the study now asks for. Choose another "
+                     "study.dir, or remove that folder to run it again.");
+  }
+  return static_cast<RunRecord::State>(found - kStateNames.begin());
+}
+}  // namespace
+
+std::optional<double> RunRecord::final_value() const {
+  if (evaluations.empty() || !std::isfinite(evaluations.back().value)) return std::nullopt;
+  return evaluations.back().value;
+}
+
+std::optional<double> RunRecord::samples_to(double target) const {
+  for (size_t i = 0; i < evaluations.size(); ++i) {
+    const auto& now = evaluations[i];
+    if (!(now.value <= target)) continue;
+    if (i == 0) return now.samples > 0.0 ? std::optional(now.samples) : std::nullopt;
+    const auto& before = evaluations[i - 1];
+    if (!std::isfinite(before.value) || before.value == now.value) return now.samples;
+    const double share = (before.value - target) / (before.value - now.value);
+    return before.samples + share * (now.samples - before.samples);
+  }
+  return std::nullopt;
+}
+
+void write_state(const std::filesystem::path& run_dir, const RunSpec& spec,
+                 RunRecord::State state) {
+  const nlohmann::json json = {{"state", state_name(state)}, {"set", spec.sets}};
+  write_text_file_atomically(run_dir / "study.json", json.dump() + "\n");
+}
+
+RunRecord read_run(const std::filesystem::path& run_dir, const RunSpec& spec,
+                   const std::string& metric) {
+  RunRecord record;
+  record.spec = spec;
+  record.state = read_state(run_dir, spec);
+  if (record.state == RunRecord::State::kAbsent) return record;
+  const auto file = run_dir / "metrics.jsonl";
+  const std::string text = read_text_file(file, "metrics", uint64_t{1} << 30);
+  Medians medians;
+  int64_t number = 0;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = text.find('\n', begin);
+    if (end == std::string::npos) break;  // Cut short: being written, or killed while it was.
+    ++number;
+    const auto line =
+        nlohmann::json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
+                              text.begin() + static_cast<std::ptrdiff_t>(end), nullptr, false);
+    if (!line.is_object()) {
+      throw InputError(file.string() + ":" + std::to_string(number) +
+                       ": not a JSON object. Remove the run's folder, or this line.");
+    }
+    add_line(line, metric, record, medians);
+    begin = end + 1;
+  }
+  record.images_per_second = median_of(medians.rate);
+  record.comm_exposed_seconds = median_of(medians.exposed);
+  record.data_seconds = median_of(medians.data);
+  record.step_seconds = median_of(medians.seconds);
+  return record;
+}
+
+bool looks_diverged(const RunRecord& record) {
+  if (record.evaluations.size() < 2) return false;
+  const double last = record.evaluations.back().value;
+  return !(last <= kDivergedRatio * record.evaluations.front().value);
+}
+
+std::string_view state_name(RunRecord::State state) {
+  return kStateNames.at(static_cast<size_t>(state));
+}
+}  // namespace trireme

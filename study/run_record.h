@@ -1,0 +1,53 @@
+#pragma once
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "study/study_grid.h"
+
+namespace trireme {
+
+// What a run of a study left in its metrics.jsonl.
+struct RunRecord {
+  RunSpec spec;
+  enum class State { kAbsent, kUnfinished, kFinished, kDiverged } state = State::kAbsent;
+
+  struct Evaluation {
+    double samples = 0.0;
+    double value = 0.0;  // Of the study's metric; not finite where null.
+  };
+  std::vector<Evaluation> evaluations;
+  struct Step {
+    double samples = 0.0;
+    double loss = 0.0;
+    double noise_scale = 0.0;  // 0: not there.
+  };
+  std::vector<Step> steps;
+  double images_per_second = 0.0;     // Median; 0: unknown.
+  double comm_exposed_seconds = 0.0;  // Medians of a step.
+  double data_seconds = 0.0;
+  double step_seconds = 0.0;
+
+  [[nodiscard]] std::optional<double> final_value() const;  // Absent: no finite evaluation.
+  // Samples at which the metric first is at or below `target`, between evaluations by a straight
+  // line; absent where it never is.
+  [[nodiscard]] std::optional<double> samples_to(double target) const;
+};
+
+// Keeps the state beside metrics.jsonl, in `study.json`, with the run's settings; absent while a
+// run goes on.
+void write_state(const std::filesystem::path& run_dir, const RunSpec& spec, RunRecord::State state);
+
+// Reads DIR/metrics.jsonl and DIR/study.json. A last line cut short is passed over. Throws
+// InputError for another malformed line, and UsageError for a finished run of other settings.
+[[nodiscard]] RunRecord read_run(const std::filesystem::path& run_dir, const RunSpec& spec,
+                                 const std::string& metric);
+
+// True where the metric has risen to more than twice its first value, or is no number: the run is
+// not worth its remaining budget.
+[[nodiscard]] bool looks_diverged(const RunRecord& record);
+
+[[nodiscard]] std::string_view state_name(RunRecord::State state);
+}  // namespace trireme

@@ -1,0 +1,218 @@
+#include "study/study_analysis.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <tuple>
+
+#include "study/study_verdict.h"
+
+namespace trireme {
+namespace {
+using Edge = BatchResult::Edge;
+
+std::vector<Setting> group(std::span<const RunRecord> records) {
+  std::map<std::tuple<std::string, int64_t, double, int64_t, int64_t>, Setting> groups;
+  for (const auto& record : records) {
+    if (record.state == RunRecord::State::kAbsent) continue;
+    const RunSpec& spec = record.spec;
+    Setting& setting = groups[{spec.variant, spec.batch, spec.lr, spec.ranks, spec.warmup_samples}];
+    setting.batch = spec.batch;
+    setting.lr_factor = spec.lr_factor;
+    setting.lr = spec.lr;
+    setting.ranks = spec.ranks;
+    setting.warmup_samples = spec.warmup_samples;
+    setting.variant = spec.variant;
+    setting.runs.push_back(&record);
+    setting.num_diverged += record.state == RunRecord::State::kDiverged ? 1 : 0;
+    if (record.state != RunRecord::State::kFinished) continue;
+    if (const auto value = record.final_value()) setting.finals.push_back(*value);
+  }
+  std::vector<Setting> settings;
+  for (auto& [key, setting] : groups) settings.push_back(std::move(setting));
+  return settings;
+}
+
+// The lowest mean final metric of each batch, and of these the highest: what every batch reaches.
+std::optional<double> worst_batch_target(const std::vector<Setting>& settings) {
+  std::map<int64_t, double> lowest;
+  for (const auto& setting : settings) {
+    if (setting.finals.size() < setting.runs.size() || setting.finals.empty()) continue;
+    // The highest over seeds, so that each of them reaches it.
+    const double value = std::ranges::max(setting.finals);
+    const auto [found, is_new] = lowest.try_emplace(setting.batch, value);
+    if (!is_new) found->second = std::min(found->second, value);
+  }
+  if (lowest.empty()) return std::nullopt;
+  double target = lowest.begin()->second;
+  for (const auto& [batch, value] : lowest) target = std::max(target, value);
+  return target;
+}
+
+bool is_better(const Setting& a, const Setting& b) {
+  if (a.reached_by_all() != b.reached_by_all()) return a.reached_by_all();
+  if (a.reached_by_all()) return mean_of(a.samples) < mean_of(b.samples);
+  const bool has_a = a.finals.size() == a.runs.size() && !a.finals.empty();
+  const bool has_b = b.finals.size() == b.runs.size() && !b.finals.empty();
+  if (has_a != has_b) return has_a;
+  return has_a && mean_of(a.finals) < mean_of(b.finals);
+}
+
+// What is minimised over the learning rate: log samples to target, else log of the final metric.
+std::optional<double> score_of(const Setting& setting) {
+  if (setting.reached_by_all()) return std::log(mean_of(setting.samples));
+  return std::nullopt;
+}
+
+// Settings of a batch that differ from `best` in the learning rate only, by rate.
+std::vector<const Setting*> rates_around(const std::vector<Setting>& settings,
+                                         const Setting& best) {
+  std::vector<const Setting*> found;
+  for (const auto& setting : settings) {
+    const bool is_same = setting.batch == best.batch && setting.variant == best.variant &&
+                         setting.ranks == best.ranks &&
+                         setting.warmup_samples == best.warmup_samples;
+    if (is_same) found.push_back(&setting);
+  }
+  std::ranges::sort(found, {}, [](const Setting* setting) { return setting->lr; });
+  return found;
+}
+
+// Vertex of the parabola through three points in log lr, kept between the outer ones.
+double parabola_minimum(const std::array<double, 3>& x, const std::array<double, 3>& y) {
+  const double a = (y[2] - y[1]) / (x[2] - x[1]);
+  const double b = (y[1] - y[0]) / (x[1] - x[0]);
+  const double curvature = (a - b) / (x[2] - x[0]);
+  if (curvature <= 0.0) return x[1];
+  return std::clamp(0.5 * (x[0] + x[1]) - b / (2.0 * curvature), x[0], x[2]);
+}
+
+void find_best_rate(const std::vector<Setting>& settings, BatchResult& result) {
+  const auto rates = rates_around(settings, *result.best);
+  const auto at = static_cast<size_t>(std::ranges::find(rates, result.best) - rates.begin());
+  result.best_lr = result.best->lr;
+  if (at == 0 || at + 1 == rates.size()) {
+    result.edge = at == 0 ? Edge::kLow : Edge::kHigh;
+    // A single rate, or a diverged or failing neighbour beyond, is no reason to go further.
+    return;
+  }
+  std::array<double, 3> x = {};
+  std::array<double, 3> y = {};
+  for (size_t i = 0; i < 3; ++i) {
+    const auto score = score_of(*rates[at + i - 1]);
+    if (!score) return;
+    x.at(i) = std::log(rates[at + i - 1]->lr);
+    y.at(i) = *score;
+  }
+  result.best_lr = std::exp(parabola_minimum(x, y));
+}
+
+double late_noise_scale(const Setting& setting) {
+  std::vector<double> values;
+  for (const auto* run : setting.runs) {
+    for (size_t i = run->steps.size() / 2; i < run->steps.size(); ++i) {
+      const double value = run->steps[i].noise_scale;
+      if (std::isfinite(value) && value > 0.0) values.push_back(value);
+    }
+  }
+  return values.empty() ? 0.0 : quantile_of(values, 0.5);
+}
+
+std::vector<BatchResult> best_of_batches(const std::vector<Setting>& settings) {
+  std::map<std::pair<std::string, int64_t>, BatchResult> results;
+  for (const auto& setting : settings) {
+    BatchResult& result = results[{setting.variant, setting.batch}];
+    result.batch = setting.batch;
+    result.variant = setting.variant;
+    if (result.best == nullptr || is_better(setting, *result.best)) result.best = &setting;
+  }
+  std::vector<BatchResult> batches;
+  for (auto& [key, result] : results) {
+    if (result.best->reached_by_all()) result.samples = mean_with_interval(result.best->samples);
+    if (!result.best->finals.empty()) result.final_value = mean_with_interval(result.best->finals);
+    find_best_rate(settings, result);
+    std::vector<double> rates;
+    for (const auto* run : result.best->runs) rates.push_back(run->images_per_second);
+    result.images_per_second = quantile_of(rates, 0.5);
+    result.noise_scale = late_noise_scale(*result.best);
+    batches.push_back(std::move(result));
+  }
+  return batches;
+}
+
+void add_fit(StudyAnalysis& analysis) {
+  const std::string variant = analysis.batches.front().variant;
+  for (const auto& batch : analysis.batches) {
+    if (batch.variant != variant || !batch.samples) continue;
+    analysis.points.batches.push_back({static_cast<double>(batch.batch), batch.best->samples});
+    analysis.points.num_runs += static_cast<int64_t>(batch.best->samples.size());
+  }
+  if (analysis.points.batches.size() >= 2) analysis.fit = fit_tradeoff(analysis.points.batches);
+}
+
+// Within the tolerance of the lowest final metric of all batches, at equal samples.
+int64_t largest_lossless(const StudyOptions& options, const std::vector<BatchResult>& batches) {
+  double lowest = std::numeric_limits<double>::infinity();
+  for (const auto& batch : batches) {
+    if (batch.final_value) lowest = std::min(lowest, batch.final_value->mean);
+  }
+  int64_t largest = 0;
+  for (const auto& batch : batches) {
+    if (batch.final_value && batch.final_value->mean <= lowest * (1.0 + options.tolerance)) {
+      largest = std::max(largest, batch.batch);
+    }
+  }
+  return largest;
+}
+}  // namespace
+
+StudyAnalysis analyse_study(const StudyOptions& options, std::span<const RunRecord> records) {
+  StudyAnalysis analysis;
+  analysis.settings = group(records);
+  if (analysis.settings.empty()) return analysis;
+  const auto common_target = worst_batch_target(analysis.settings);
+  using TargetFrom = StudyAnalysis::TargetFrom;
+  if (options.target) {
+    analysis.target = *options.target;
+    analysis.target_from = TargetFrom::kFile;
+  } else if (common_target) {
+    analysis.target = *common_target;
+    analysis.target_from = TargetFrom::kWorstBatch;
+  }
+  for (auto& setting : analysis.settings) {
+    if (analysis.target_from == TargetFrom::kNone) break;
+    for (const auto* run : setting.runs) {
+      if (run->state != RunRecord::State::kFinished) continue;
+      if (const auto samples = run->samples_to(analysis.target))
+        setting.samples.push_back(*samples);
+    }
+  }
+  analysis.batches = best_of_batches(analysis.settings);
+  add_fit(analysis);
+  analysis.lr_law = find_lr_law(analysis);
+  analysis.common = compare_common_numbers(analysis.settings);
+  analysis.largest_lossless_batch = largest_lossless(options, analysis.batches);
+  analysis.scaling = scaling_over_ranks(analysis.settings);
+  analysis.rank_loss_difference = rank_loss_difference(records);
+  analysis.verdict = write_verdict(options, analysis);
+  return analysis;
+}
+
+std::vector<NextFactor> next_factors(const StudyAnalysis& analysis) {
+  std::vector<NextFactor> next;
+  for (const auto& batch : analysis.batches) {
+    if (batch.edge == Edge::kInside) continue;
+    const auto rates = rates_around(analysis.settings, *batch.best);
+    const bool is_low = batch.edge == Edge::kLow;
+    const double ratio = rates.size() < 2 ? 2.0
+                         : is_low         ? rates[1]->lr_factor / rates[0]->lr_factor
+                                  : rates.back()->lr_factor / rates[rates.size() - 2]->lr_factor;
+    next.push_back({.batch = batch.batch,
+                    .variant = batch.variant,
+                    .lr_factor = batch.best->lr_factor * (is_low ? 1.0 / ratio : ratio)});
+  }
+  return next;
+}
+}  // namespace trireme

@@ -1,0 +1,145 @@
+#include "study/study_grid.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+
+#include "core/error.h"
+
+namespace trireme {
+namespace {
+constexpr int64_t kNumEvaluations = 20;  // Of a run, unless the file says otherwise.
+constexpr int64_t kNumCheckpoints = 4;
+
+std::string number_text(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.9g", value);
+  return text;
+}
+
+struct Variant {
+  std::string text;
+  std::vector<std::string> sets;
+  std::string suffix;
+};
+
+std::vector<Variant> variants_of(const StudyOptions& options) {
+  std::vector<Variant> variants = {{}};
+  for (const auto& [key, values] : options.keys) {
+    std::vector<Variant> next;
+    for (const auto& before : variants) {
+      for (size_t i = 0; i < values.size(); ++i) {
+        Variant variant = before;
+        const std::string set = key + "=" + values[i];
+        variant.text += (variant.text.empty() ? "" : ", ") + set;
+        variant.sets.push_back(set);
+        variant.suffix += "-k" + std::to_string(i);
+        next.push_back(std::move(variant));
+      }
+    }
+    variants = std::move(next);
+  }
+  return variants;
+}
+
+RunSpec make_run(const StudyOptions& options, int64_t batch, double factor,
+                 const Variant& variant) {
+  RunSpec run;
+  run.batch = batch;
+  run.lr_factor = factor;
+  run.lr = prior_lr(options, batch) * factor;
+  run.variant = variant.text;
+  run.sets = variant.sets;
+  return run;
+}
+
+// Fills in what depends on seed, ranks and warm-up.
+RunSpec completed(const StudyOptions& options, RunSpec run, int64_t seed, int64_t ranks,
+                  int64_t warmup, const std::string& suffix) {
+  run.seed = seed;
+  run.ranks = ranks;
+  run.warmup_samples = warmup;
+  const int64_t steps = std::max<int64_t>(1, options.budget_samples / run.batch);
+  const int64_t between =
+      options.eval_samples > 0 ? options.eval_samples : options.budget_samples / kNumEvaluations;
+  const auto add = [&run](const std::string& key, const std::string& value) {
+    run.sets.push_back(key + "=" + value);
+  };
+  add("run.steps", std::to_string(steps));
+  add("run.seed", std::to_string(seed));
+  add("run.name", "\"" + options.name + "\"");
+  add("batch.global", std::to_string(run.batch));
+  add("optim.lr", number_text(run.lr));
+  add("optim.lr_base_batch", std::to_string(run.batch));  // So that CONFIG scales nothing.
+  add("lr_schedule.warmup_steps", std::to_string(warmup / run.batch));
+  add("eval.every_steps", std::to_string(std::max<int64_t>(1, between / run.batch)));
+  add("checkpoint.every_steps", std::to_string(std::max<int64_t>(1, steps / kNumCheckpoints)));
+  add("checkpoint.keep", "1");
+  add("sample.count", "0");
+  char name[128];
+  std::snprintf(name, sizeof(name), "b%05lld-f%.4g-w%lld-r%lld%s-s%lld",
+                static_cast<long long>(run.batch), run.lr_factor, static_cast<long long>(warmup),
+                static_cast<long long>(ranks), suffix.c_str(), static_cast<long long>(seed));
+  run.name = name;
+  return run;
+}
+
+void add_runs(const StudyOptions& options, int64_t batch, double factor, const Variant& variant,
+              std::vector<RunSpec>& runs) {
+  for (const int64_t warmup : options.warmup_samples) {
+    for (const int64_t ranks : options.ranks) {
+      for (const int64_t seed : options.seed) {
+        runs.push_back(completed(options, make_run(options, batch, factor, variant), seed, ranks,
+                                 warmup, variant.suffix));
+      }
+    }
+  }
+}
+}  // namespace
+
+void StudyOptions::validate() const {
+  if (config.empty()) throw UsageError("study.config is missing: the CONFIG of every run.");
+  if (batch.empty()) throw UsageError("grid.batch is missing: the global batches to study.");
+  if (budget_samples < 1) throw UsageError("study.budget_samples is missing: samples of a run.");
+  if (lr_base_batch < 1) {
+    throw UsageError("study.lr_base_batch is missing: the global batch that study.lr is for.");
+  }
+  for (const int64_t size : batch) {
+    if (size > budget_samples) {
+      throw UsageError("grid.batch holds " + std::to_string(size) + ", more than the budget of " +
+                       std::to_string(budget_samples) + " samples. Raise study.budget_samples.");
+    }
+  }
+}
+
+double prior_lr(const StudyOptions& options, int64_t batch) {
+  const double ratio = static_cast<double>(batch) / static_cast<double>(options.lr_base_batch);
+  switch (options.lr_rule) {
+    case LrScaling::kLinear:
+      return options.lr * ratio;
+    case LrScaling::kPower:
+      return options.lr * std::pow(ratio, options.lr_power);
+    default:
+      return options.lr * std::sqrt(ratio);
+  }
+}
+
+std::vector<RunSpec> expand_grid(const StudyOptions& options) {
+  std::vector<RunSpec> runs;
+  for (const auto& variant : variants_of(options)) {
+    for (const int64_t batch : options.batch) {
+      for (const double factor : options.lr_factor) add_runs(options, batch, factor, variant, runs);
+    }
+  }
+  return runs;
+}
+
+std::vector<RunSpec> expand_factor(const StudyOptions& options, int64_t batch,
+                                   const std::string& variant, double lr_factor) {
+  std::vector<RunSpec> runs;
+  for (const auto& candidate : variants_of(options)) {
+    if (candidate.text == variant) add_runs(options, batch, lr_factor, candidate, runs);
+  }
+  return runs;
+}
+}  // namespace trireme

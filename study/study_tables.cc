@@ -1,0 +1,174 @@
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include <nlohmann/json.hpp>
+
+#include "study/fit_report.h"
+#include "study/machine.h"
+#include "study/step_model.h"
+#include "study/study_report.h"
+
+namespace trireme {
+namespace {
+using nlohmann::ordered_json;
+
+ordered_json mean_to_json(const std::optional<MeanInterval>& value) {
+  if (!value) return nullptr;
+  ordered_json interval = nullptr;
+  if (std::isfinite(value->interval.low)) {
+    interval = ordered_json::array({value->interval.low, value->interval.high});
+  }
+  return {{"mean", value->mean}, {"interval", interval}};
+}
+
+const char* edge_name(BatchResult::Edge edge) {
+  return edge == BatchResult::Edge::kInside ? "inside"
+         : edge == BatchResult::Edge::kLow  ? "low"
+                                            : "high";
+}
+
+ordered_json batch_to_json(const BatchResult& batch) {
+  ordered_json json = {{"batch", batch.batch},
+                       {"variant", batch.variant},
+                       {"best_lr", batch.best_lr},
+                       {"best_lr_tried", batch.best->lr},
+                       {"best_lr_at", edge_name(batch.edge)},
+                       {"warmup_samples", batch.best->warmup_samples},
+                       {"num_runs", batch.best->runs.size()},
+                       {"samples_to_target", mean_to_json(batch.samples)},
+                       {"final", mean_to_json(batch.final_value)},
+                       {"images_per_second", batch.images_per_second}};
+  json["steps_to_target"] =
+      batch.samples ? ordered_json(batch.samples->mean / static_cast<double>(batch.batch))
+                    : ordered_json(nullptr);
+  json["seconds_to_target"] = batch.samples && batch.images_per_second > 0.0
+                                  ? ordered_json(batch.samples->mean / batch.images_per_second)
+                                  : ordered_json(nullptr);
+  json["noise_scale"] =
+      batch.noise_scale > 0.0 ? ordered_json(batch.noise_scale) : ordered_json(nullptr);
+  return json;
+}
+
+std::string csv_field(const std::string& text) {
+  if (text.find_first_of(",\"\n") == std::string::npos) return text;
+  std::string quoted = "\"";
+  for (const char c : text) quoted += c == '"' ? "\"\"" : std::string(1, c);
+  return quoted + "\"";
+}
+
+std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.9g", value);
+  return std::isfinite(value) ? text : "";
+}
+}  // namespace
+
+std::vector<PredictedScaling> predict_scaling(const NetworkCost& network,
+                                              std::span<const RankScaling> measured) {
+  if (measured.empty()) return {};
+  const GpuPreset& host = find_gpu("cpu");
+  const Fabric fabric = {.generation = host.generation,
+                         .ranks_per_node = host.gpus_per_node,
+                         .links_gbps = host.links_gbps,
+                         .nic_gbps = host.nic_gbps};
+  ReductionPlan reduction;
+  reduction.buckets = plan_bucket_times(network, 0);
+  const int64_t fewest =
+      std::ranges::min(measured, {}, [](const auto& row) { return row.ranks; }).ranks;
+  std::vector<MeasuredStep> calibration;
+  for (const auto& row : measured) {
+    if (row.ranks != fewest) continue;
+    calibration.push_back(
+        {.num_ranks = static_cast<int>(row.ranks),
+         .samples_per_rank = static_cast<double>(row.batch) / static_cast<double>(row.ranks),
+         .samples_per_second = row.images_per_second});
+  }
+  const ComputeModel compute = calibrate_compute({}, reduction, fabric, calibration);
+  std::vector<PredictedScaling> predicted;
+  for (const auto& row : measured) {
+    Fabric there = fabric;
+    there.num_ranks = static_cast<int>(row.ranks);
+    const double share = static_cast<double>(row.batch) / static_cast<double>(row.ranks);
+    const double seconds = predict_step(compute, reduction, there, share).total();
+    predicted.push_back({row.batch, row.ranks, static_cast<double>(row.batch) / seconds});
+  }
+  return predicted;
+}
+
+ordered_json study_to_json(const StudyOptions& options, const StudyAnalysis& analysis,
+                           std::span<const PredictedScaling> predicted) {
+  ordered_json json;
+  json["name"] = options.name;
+  json["metric"] = options.metric;
+  using TargetFrom = StudyAnalysis::TargetFrom;
+  const bool has_target = analysis.target_from != TargetFrom::kNone;
+  json["target"] = has_target ? ordered_json(analysis.target) : ordered_json(nullptr);
+  json["target_from"] = analysis.target_from == TargetFrom::kFile         ? "file"
+                        : analysis.target_from == TargetFrom::kWorstBatch ? "worst_batch"
+                                                                          : "none";
+  json["budget_samples"] = options.budget_samples;
+  json["verdict"] = analysis.verdict;
+  json["batches"] = ordered_json::array();
+  for (const auto& batch : analysis.batches) json["batches"].push_back(batch_to_json(batch));
+  json["fit"] = analysis.fit ? fit_to_json(analysis.points, *analysis.fit) : ordered_json(nullptr);
+  json["lr_exponent"] = nullptr;
+  if (analysis.lr_law) {
+    json["lr_exponent"] = {{"value", analysis.lr_law->exponent}, {"interval", nullptr}};
+    if (const auto& interval = analysis.lr_law->interval) {
+      json["lr_exponent"]["interval"] = ordered_json::array({interval->low, interval->high});
+    }
+  }
+  json["common_random_numbers"] = nullptr;
+  if (analysis.common) {
+    json["common_random_numbers"] = {{"num_pairs", analysis.common->num_pairs},
+                                     {"correlation", analysis.common->correlation},
+                                     {"seeds_ratio", analysis.common->seeds_ratio},
+                                     {"seeds_ratio_interval", nullptr}};
+    if (const auto& interval = analysis.common->ratio_interval) {
+      json["common_random_numbers"]["seeds_ratio_interval"] =
+          ordered_json::array({interval->low, interval->high});
+    }
+  }
+  json["largest_lossless_batch"] = analysis.largest_lossless_batch;
+  json["scaling"] = ordered_json::array();
+  for (size_t i = 0; i < analysis.scaling.size(); ++i) {
+    const auto& row = analysis.scaling[i];
+    json["scaling"].push_back({{"batch", row.batch},
+                               {"ranks", row.ranks},
+                               {"images_per_second", row.images_per_second},
+                               {"efficiency", row.efficiency},
+                               {"predicted_images_per_second",
+                                i < predicted.size() ? ordered_json(predicted[i].images_per_second)
+                                                     : ordered_json(nullptr)}});
+  }
+  json["rank_loss_difference"] = analysis.rank_loss_difference
+                                     ? ordered_json(*analysis.rank_loss_difference)
+                                     : ordered_json(nullptr);
+  return json;
+}
+
+std::string study_to_csv(const StudyAnalysis& analysis, std::span<const RunRecord> records) {
+  std::string text =
+      "run,batch,lr,lr_factor,warmup_samples,ranks,seed,variant,state,samples,final,"
+      "images_per_second,is_best\n";
+  std::map<const RunRecord*, bool> best;
+  for (const auto& batch : analysis.batches) {
+    for (const auto* run : batch.best->runs) best[run] = true;
+  }
+  for (const auto& record : records) {
+    if (record.state == RunRecord::State::kAbsent) continue;
+    const RunSpec& spec = record.spec;
+    const bool is_finished = record.state == RunRecord::State::kFinished;
+    const auto samples = is_finished ? record.samples_to(analysis.target) : std::nullopt;
+    const auto final_value = record.final_value();
+    text += spec.name + "," + std::to_string(spec.batch) + "," + number(spec.lr) + "," +
+            number(spec.lr_factor) + "," + std::to_string(spec.warmup_samples) + "," +
+            std::to_string(spec.ranks) + "," + std::to_string(spec.seed) + "," +
+            csv_field(spec.variant) + "," + std::string(state_name(record.state)) + "," +
+            (samples ? number(*samples) : "") + "," + (final_value ? number(*final_value) : "") +
+            "," + number(record.images_per_second) + "," + (best[&record] ? "1" : "0") + "\n";
+  }
+  return text;
+}
+}  // namespace trireme

@@ -1,0 +1,132 @@
+"""A study from end to end on a tiny model: grid, restart, divergence, job array, report, and `study fit` on its points."""
+
+import csv
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+
+import tiny_run
+
+# `launch` gives a lone rank a thread for each core; where these are busy, threads that spin would wait for each other.
+tiny_run.ENVIRONMENT.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="0")
+
+STUDY = """
+[study]
+name = "tiny"
+dir = "{dir}"
+config = "{config}"
+budget_samples = 64
+eval_samples = 16
+lr = 1e-3
+lr_base_batch = 4
+lr_rule = "sqrt"
+lr_extend = {extend}
+{more}
+
+[grid]
+batch = {batch}
+lr_factor = {factor}
+seed = {seed}
+ranks = {ranks}
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    model = tiny_run.write_model(tmp_path / "model", block_out_channels=(16, 32))
+    data = tiny_run.write_dataset(tmp_path / "data.h5")
+    config = tiny_run.write_config(tmp_path / "base.toml", model, data, tmp_path / "unused",
+                                   lr_schedule={"name": "constant"}, optim={"lr": 1.0, "lr_base_batch": 2})
+
+    def write(batch=(4, 8), factor=(1.0,), seed=(1,), ranks=(1,), extend=0, more=""):
+        file = tmp_path / "study.toml"
+        file.write_text(STUDY.format(dir=tmp_path / "out", config=config, batch=list(batch), factor=list(factor),
+                                     seed=list(seed), ranks=list(ranks), extend=extend, more=more))
+        return file, tmp_path / "out"
+
+    return write
+
+
+def rows(out):
+    with open(out / "runs.csv", newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def test_grid_report_and_restart(study):
+    file, out = study(factor=(1.0, 2.0), ranks=(1, 2))
+    tiny_run.run(0, "study", file, timeout=300)
+    runs = rows(out)
+    assert len(runs) == 8 and all(r["state"] == "finished" for r in runs)
+    results = json.loads((out / "results.json").read_text())
+    assert [b["batch"] for b in results["batches"]] == [4, 8]
+    assert results["target_from"] == "worst_batch"
+    assert results["rank_loss_difference"] < 1e-4
+    assert len(results["verdict"]) == 3
+    assert {s["ranks"] for s in results["scaling"]} == {1, 2}
+    # Rate: the prior alone, whatever optim.lr and lr_base_batch of the base say; 16 steps of 4, 8 of 8.
+    train = tiny_run.metrics(out / "runs" / "b00008-f2-w0-r1-s1")
+    assert len(train) == 8
+    assert train[0]["lr"] == pytest.approx(2e-3 * 2**0.5, rel=1e-6)
+    page = (out / "report.html").read_text()
+    assert "<svg" in page and "http://" not in page.replace("http://www.w3.org", "") and "<script" not in page
+    assert not list((out / "runs").glob("*/checkpoints"))
+    # The points are what `study fit` reads.
+    fit = json.loads(tiny_run.run(0, "study", "fit", out / "runs.csv", "--where", "is_best=1", "--json").stdout)
+    assert fit["noise_scale"] == pytest.approx(results["fit"]["noise_scale"], rel=1e-6)
+    # Nothing is done twice; a finished run of other settings is not taken for one of this study.
+    before = {p: p.stat().st_mtime_ns for p in (out / "runs").glob("*/metrics.jsonl")}
+    tiny_run.run(0, "study", file)
+    assert before == {p: p.stat().st_mtime_ns for p in (out / "runs").glob("*/metrics.jsonl")}
+    file.write_text(file.read_text().replace("budget_samples = 64", "budget_samples = 128"))
+    assert "other settings" in tiny_run.run(0, "study", file, code=2).stderr
+
+
+def test_divergence_ends_a_run_and_not_the_study(study):
+    file, out = study(batch=(4,), factor=(1.0, 1e12))
+    tiny_run.run(0, "study", file, timeout=200)
+    assert sorted(r["state"] for r in rows(out)) == ["diverged", "finished"]
+
+
+def test_stopped_study_goes_on(study):
+    file, out = study(batch=(4,), factor=(1.0,))
+    file.write_text(file.read_text().replace("budget_samples = 64", "budget_samples = 1600"))
+    process = subprocess.Popen([tiny_run.TRIREME, "study", str(file)], env=tiny_run.ENVIRONMENT)
+    metrics = out / "runs" / "b00004-f1-w0-r1-s1" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.read_text().count('"train"') > 20):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 75
+    assert not (metrics.parent / "study.json").exists()
+    tiny_run.run(0, "study", file, timeout=200)
+    steps = [line["step"] for line in tiny_run.metrics(metrics.parent)]
+    assert steps == list(range(1, 401))
+    assert rows(out)[0]["state"] == "finished"
+
+
+def test_job_array_writes_a_command_a_run(study):
+    file, out = study(seed=(1, 2))
+    script = tiny_run.run(0, "study", file, "--slurm").stdout
+    assert "#SBATCH --array=0-3" in script and "#SBATCH --requeue" in script
+    commands = sorted((out / "array").glob("*.sh"))
+    assert len(commands) == 4
+    subprocess.run(["bash", str(commands[0])], check=True, env=tiny_run.ENVIRONMENT, timeout=100)
+    # What is done leaves the array.
+    assert "#SBATCH --array=0-2" in tiny_run.run(0, "study", file, "--slurm").stdout
+    tiny_run.run(0, "study", file, "--report-only")
+    assert len(rows(out)) == 1
+
+
+@pytest.mark.parametrize("more,text", [
+    ("budget = 3", "unknown key 'study.budget'"),
+    ('lr_rule = "cubic"', "must be one of linear, sqrt, power"),
+    ("tolerance = -1.0", "must be a number of at least"),
+])
+def test_mistakes_are_named(study, more, text):
+    file, _ = study(more=more)
+    file.write_text(file.read_text().replace('lr_rule = "sqrt"\n', "", 1) if "lr_rule" in more else file.read_text())
+    assert text in tiny_run.run(0, "study", file, code=2).stderr

@@ -1,0 +1,208 @@
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "study/study_analysis.h"
+#include "study/study_report.h"
+
+namespace trireme {
+namespace {
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+StudyOptions options_of(double power) {
+  StudyOptions options;
+  options.config = "base.toml";
+  options.budget_samples = 100000;
+  options.lr = 1e-3;
+  options.lr_base_batch = 64;
+  options.lr_rule = LrScaling::kPower;
+  options.lr_power = power;
+  options.batch = {16, 32, 64, 128, 256};
+  options.lr_factor = {0.25, 0.5, 1.0, 2.0, 4.0};
+  options.seed = {1, 2, 3, 4};
+  return options;
+}
+
+// The metric falls as 2 - samples / needed, so it passes 1 at `needed`.
+RunRecord record_of(const RunSpec& spec, double needed, double budget) {
+  RunRecord record;
+  record.spec = spec;
+  record.state = RunRecord::State::kFinished;
+  for (int i = 0; i <= 10; ++i) {
+    const double samples = budget * i / 10.0;
+    record.evaluations.push_back({samples, 2.0 - samples / needed});
+  }
+  record.steps.push_back({budget, 0.5, 0.0});
+  record.images_per_second = 100.0 * std::sqrt(static_cast<double>(spec.ranks));
+  record.step_seconds = 0.1;
+  return record;
+}
+
+// Samples grow with the batch by the trade-off curve, and with the squared log distance to the best
+// learning rate, which grows as batch^0.5 whatever prior the study has.
+std::vector<RunRecord> synthetic(const StudyOptions& options, double noise_scale) {
+  std::vector<RunRecord> records;
+  ResamplingRandom random(5);
+  for (const auto& run : expand_grid(options)) {
+    const auto batch = static_cast<double>(run.batch);
+    const double off = std::log(run.lr / (1e-3 * std::sqrt(batch / 64.0)));
+    const double needed =
+        5000.0 * (1.0 + batch / noise_scale) * std::exp(0.3 * off * off + 0.02 * random.normal());
+    records.push_back(record_of(run, needed, 100000.0));
+  }
+  return records;
+}
+
+TEST(StudyGridTest, EveryRunDiffersAndSharesSeeds) {
+  StudyOptions options = options_of(0.5);
+  options.ranks = {1, 2};
+  options.warmup_samples = {0, 512};
+  options.keys = {{"optim.weight_decay", {"0.0", "0.1"}}};
+  const auto runs = expand_grid(options);
+  EXPECT_EQ(runs.size(), 5U * 5 * 4 * 2 * 2 * 2);
+  std::set<std::string> names;
+  for (const auto& run : runs) names.insert(run.name);
+  EXPECT_EQ(names.size(), runs.size());
+  const auto sets = testing::PrintToString(runs.front().sets);
+  EXPECT_THAT(sets, HasSubstr("run.steps=6250"));  // 100,000 samples of 16.
+  EXPECT_THAT(sets, HasSubstr("optim.lr_base_batch=16"));
+  EXPECT_NEAR(prior_lr(options, 256), 2e-3, 1e-12);
+  options.lr_rule = LrScaling::kLinear;
+  EXPECT_NEAR(prior_lr(options, 256), 4e-3, 1e-12);
+  options.budget_samples = 100;
+  EXPECT_THROW(options.validate(), UsageError);
+}
+
+TEST(StudyAnalysisTest, FindsTheCriticalBatchAndTheExponentThatMadeTheRuns) {
+  StudyOptions options = options_of(0.4);
+  options.target = 1.0;
+  const auto records = synthetic(options, 100.0);
+  const StudyAnalysis analysis = analyse_study(options, records);
+  ASSERT_EQ(analysis.batches.size(), 5U);
+  ASSERT_TRUE(analysis.fit.has_value());
+  EXPECT_NEAR(analysis.fit->curve.noise_scale, 100.0, 8.0);
+  EXPECT_LE(analysis.fit->noise_scale_interval->low, 100.0);
+  EXPECT_GE(analysis.fit->noise_scale_interval->high, 100.0);
+  ASSERT_TRUE(analysis.lr_law.has_value());
+  EXPECT_NEAR(analysis.lr_law->exponent, 0.5, 0.06);
+  EXPECT_LE(analysis.lr_law->interval->low, 0.5);
+  EXPECT_GE(analysis.lr_law->interval->high, 0.5);
+  EXPECT_THAT(analysis.lr_law->verdict, HasSubstr("square-root rule fits and the linear"));
+  EXPECT_TRUE(next_factors(analysis).empty());
+  EXPECT_EQ(analysis.verdict.size(), 3U);
+}
+
+TEST(StudyAnalysisTest, AsksForRatesBeyondTheEdge) {
+  StudyOptions options = options_of(0.5);
+  options.target = 1.0;
+  options.lr_factor = {0.125, 0.25};  // The best is at 1.
+  const auto records = synthetic(options, 100.0);
+  const StudyAnalysis analysis = analyse_study(options, records);
+  const auto next = next_factors(analysis);
+  ASSERT_EQ(next.size(), 5U);
+  for (const auto& factor : next) EXPECT_DOUBLE_EQ(factor.lr_factor, 0.5);
+  EXPECT_EQ(expand_factor(options, 16, "", 0.5).size(), 4U);
+  EXPECT_FALSE(analysis.lr_law.has_value());  // No optimum is inside.
+}
+
+TEST(StudyAnalysisTest, CommonRandomNumbersSaveWhatTheyShare) {
+  StudyOptions options = options_of(0.5);
+  options.batch = {16};
+  options.lr_factor = {1.0, 2.0};
+  options.seed.clear();
+  for (int64_t seed = 1; seed <= 400; ++seed) options.seed.push_back(seed);
+  std::vector<RunRecord> records;
+  ResamplingRandom own(9);
+  for (const auto& run : expand_grid(options)) {
+    // Three parts of variance belong to the seed, one to the run: correlation 3/4, ratio 1/4.
+    ResamplingRandom of_seed(static_cast<uint64_t>(run.seed) + 1000);
+    RunRecord record = record_of(run, 1000.0, 100000.0);
+    record.evaluations.back().value =
+        1.0 + 0.01 * (std::sqrt(3.0) * of_seed.normal() + own.normal());
+    records.push_back(std::move(record));
+  }
+  const auto analysis = analyse_study(options, records);
+  ASSERT_TRUE(analysis.common.has_value());
+  EXPECT_EQ(analysis.common->num_pairs, 1);
+  EXPECT_NEAR(analysis.common->correlation, 0.75, 0.05);
+  EXPECT_NEAR(analysis.common->seeds_ratio, 0.25, 0.04);
+  EXPECT_LE(analysis.common->ratio_interval->low, 0.25);
+  EXPECT_GE(analysis.common->ratio_interval->high, 0.25);
+}
+
+TEST(StudyAnalysisTest, RanksGiveEfficiencyAndLossParity) {
+  StudyOptions options = options_of(0.5);
+  options.batch = {16, 32};
+  options.lr_factor = {1.0};
+  options.ranks = {1, 4};
+  std::vector<RunRecord> records;
+  for (const auto& run : expand_grid(options)) {
+    records.push_back(record_of(run, 1000.0, 100000.0));
+    if (run.ranks == 4) records.back().steps.back().loss *= 1.001;
+  }
+  const auto analysis = analyse_study(options, records);
+  ASSERT_EQ(analysis.scaling.size(), 4U);
+  EXPECT_DOUBLE_EQ(analysis.scaling[1].efficiency, 0.5);  // Twice the rate on four times the ranks.
+  EXPECT_NEAR(*analysis.rank_loss_difference, 1e-3, 1e-9);
+}
+
+TEST(StudyReportTest, HoldsEverythingAndNothingInfinite) {
+  StudyOptions options = options_of(0.4);
+  options.name = "a <b> study";
+  auto records = synthetic(options, 100.0);
+  records.front().state = RunRecord::State::kDiverged;
+  const auto analysis = analyse_study(options, records);
+  const std::string page = study_to_html(options, analysis, records, {});
+  EXPECT_THAT(page, HasSubstr("a &lt;b&gt; study"));
+  EXPECT_THAT(page, HasSubstr("<svg"));
+  EXPECT_THAT(page, Not(HasSubstr("unbounded")));
+  const auto json = study_to_json(options, analysis, {});
+  EXPECT_EQ(json["batches"].size(), 5U);
+  EXPECT_EQ(json["target_from"], "worst_batch");
+  const std::string csv = study_to_csv(analysis, records);
+  const Points points = parse_points(
+      csv, "runs.csv", {.samples_column = "samples", .where = {parse_column_filter("is_best=1")}});
+  EXPECT_EQ(points.num_runs, 20);
+  // Nothing at all is no crash.
+  EXPECT_THAT(study_to_html(options, analyse_study(options, {}), {}, {}), HasSubstr("<html"));
+}
+
+TEST(RunRecordTest, ReadsWhatIsThereAndKnowsItsSettings) {
+  const auto folder = std::filesystem::temp_directory_path() / "trireme-study-test";
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  RunSpec spec = expand_grid(options_of(0.5)).front();
+  using State = RunRecord::State;
+  EXPECT_EQ(read_run(folder, spec, "val_loss").state, State::kAbsent);
+  std::ofstream(folder / "metrics.jsonl")
+      << R"({"kind":"eval","step":0,"val_loss":1.0})"
+      << "\n"
+      << R"({"kind":"train","step":1,"samples":16,"loss":null,"images_per_second":5,"noise_scale":7})"
+      << "\n"
+      << R"({"kind":"eval","step":1,"val_loss":2.5})"
+      << "\n"
+      << R"({"kind":"tra)";
+  const RunRecord record = read_run(folder, spec, "val_loss");
+  EXPECT_EQ(record.state, State::kUnfinished);
+  ASSERT_EQ(record.evaluations.size(), 2U);
+  EXPECT_EQ(record.evaluations[1].samples, 16.0);
+  EXPECT_TRUE(std::isnan(record.steps[0].loss));
+  EXPECT_EQ(record.steps[0].noise_scale, 7.0);
+  EXPECT_TRUE(looks_diverged(record));
+  write_state(folder, spec, State::kDiverged);
+  EXPECT_EQ(read_run(folder, spec, "val_loss").state, State::kDiverged);
+  spec.sets.emplace_back("optim.lr=7");
+  EXPECT_THROW((void)read_run(folder, spec, "val_loss"), UsageError);
+  std::filesystem::remove_all(folder);
+}
+}  // namespace
+}  // namespace trireme
