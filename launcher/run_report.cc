@@ -92,14 +92,14 @@ std::string summary_of(const Config& config, const RunRecord& record) {
                          ? "From random weights (" + config.model.config + ")"
                          : "From " + config.model.weights;
   if (config.batch.global > 0) text += ", batches of " + format_count(config.batch.global);
-  if (!record.events.empty()) {
-    std::string ranks, hosts;
-    for (const auto& [name, value] : record.events.back().details) {
+  std::string ranks, hosts;  // Of the last start.
+  for (const auto& event : record.events) {
+    for (const auto& [name, value] : event.details) {
       if (name == "ranks") ranks = value;
       if (name == "hosts") hosts = value;
     }
-    if (!ranks.empty()) text += ", " + ranks + (ranks == "1" ? " rank on " : " ranks on ") + hosts;
   }
+  if (!ranks.empty()) text += ", " + ranks + (ranks == "1" ? " rank on " : " ranks on ") + hosts;
   return text + ". " + record.folder.string();
 }
 }  // namespace

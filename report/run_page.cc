@@ -30,8 +30,12 @@ std::string planned_steps(const RunFacts& facts) {
 }
 
 std::string status_of(const ReportedRun& run) {
-  if (run.record.outcome == "done") return "finished";
   const std::string at = " at step " + count_text(static_cast<double>(run.record.last_step()));
+  if (run.record.outcome == "done") {
+    const auto& events = run.record.events;
+    return !events.empty() && events.back().what == "early_stop" ? "stopped early" + at
+                                                                 : "finished";
+  }
   if (run.record.outcome == "stopped") return "stopped" + at;
   if (run.record.outcome == "diverged") return "diverged" + at;
   return "under way or interrupted" + at;
