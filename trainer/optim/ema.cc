@@ -5,7 +5,6 @@
 #include "core/error.h"
 #include "trainer/optim/elementwise_kernels.h"
 #include "trainer/optim/flat_state.h"
-#include "trainer/optim/flat_state.h"
 #include "trainer/optim/optimizer.h"
 #include "trainer/torch_api.h"
 
