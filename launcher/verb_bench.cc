@@ -21,7 +21,7 @@
 #include "core/files.h"
 #include "core/log.h"
 #include "dist/mpi_environment.h"
-#include "launcher/topology.h"
+#include "launcher/launch_plan.h"
 #include "launcher/verbs.h"
 
 namespace trireme {
