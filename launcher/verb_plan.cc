@@ -150,7 +150,9 @@ PlanInputs inputs_of(const PlanArguments& arguments) {
   Calibration calibration;
   for (const auto& name : arguments.calibration) read_calibration(name, calibration);
   if (calibration.all_reduces.size() >= 2) {
-    inputs.fabric.num_ranks = std::min(8, inputs.fabric.ranks_per_node);
+    inputs.fabric.num_ranks = calibration.all_reduce_ranks > 0
+                                  ? calibration.all_reduce_ranks
+                                  : std::min(8, inputs.fabric.ranks_per_node);
     inputs.fabric = calibrate_fabric(inputs.fabric, calibration.all_reduces);
   }
   if (!calibration.steps.empty()) {
@@ -246,8 +248,9 @@ void add_machine_options(CLI::App& verb, PlanArguments& arguments) {
                   "infiniband-ndr, -hdr or -xdr, efa-400g, ethernet-400g, -100g, -25g or -10g");
   verb.add_option("--gpus-per-node", arguments.gpus_per_node, "GPUs behind one switch")
       ->check(CLI::Range(1, 1 << 20));
-  verb.add_option("--calibrate", arguments.calibration,
-                  "CSV: ranks,samples_per_rank,images_per_second or bytes,bus_gbps; repeatable")
+  verb.add_option(
+          "--calibrate", arguments.calibration,
+          "CSV of measured steps or all-reduces (docs/plan.md), or bench's JSON; repeatable")
       ->type_name("FILE")
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);

@@ -37,7 +37,7 @@ const std::vector<GpuPreset>& gpu_presets() {
       {"gb200", kBlackwell, 2500, 186, 8000, 721.8, 72, true, 50, 0.33, 18, 7.0},
       // Ranks on cores of one machine: calibrate (docs/plan.md). Links: gradients resident in
       // shared memory, two ranks (docs/bench.md's machine).
-      {"cpu", kHost, 0.1, 8, 20, 8.5, 1 << 20, false, 1.25, 0.5, 5, 0.05},
+      {"cpu", kHost, 0.1, 8, 20, 17, 1 << 20, false, 1.25, 0.5, 5, 0.05},
   };
   return presets;
 }

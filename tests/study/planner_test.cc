@@ -284,5 +284,17 @@ TEST(CalibrationTest, ReadsBothKindsAndNamesBadLines) {
   EXPECT_THROW(parse_calibration("rank,samples\n1,8\n", "a.csv", calibration), InputError);
   EXPECT_THROW((void)find_gpu("h1000"), UsageError);
 }
+
+TEST(CalibrationTest, ReadsTheAllReducesOfBench) {
+  Calibration calibration;
+  parse_calibration(
+      R"({"ranks": 4, "results": [{"group": "step", "name": "step", "seconds": {"median": 1}},
+    {"group": "all_reduce", "name": "all_reduce:1000000", "seconds": {"median": 0.001, "low": 0, "high": 1}}]})",
+      "bench.json", calibration);
+  ASSERT_EQ(calibration.all_reduces.size(), 1U);
+  EXPECT_EQ(calibration.all_reduce_ranks, 4);
+  EXPECT_NEAR(calibration.all_reduces[0].bus_gbps, 1.5, 1e-12);  // 2 x 3/4 of 1 GB/s.
+  EXPECT_THROW(parse_calibration("{}", "bench.json", calibration), InputError);
+}
 }  // namespace
 }  // namespace trireme
