@@ -24,7 +24,8 @@ enum class Stream : uint32_t {
   kDropout = 12,
   kSampling = 13,        // Initial noise of generated samples.
   kAdapterWeights = 20,  // First values of an adapter.
-  kAdapterDropout = 21
+  kAdapterDropout = 21,
+  kTimestepOffset = 24  // Low-discrepancy timesteps; by step, not by sample.
 };
 
 // The random numbers of one (seed, stream, epoch, sample): docs/randomness.md. A value type without

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "core/vector_math.h"
 
 namespace trireme {
@@ -29,6 +30,12 @@ void sample_posterior(std::span<const float> mean, std::span<const float> log_va
 
 void shift_and_scale(std::span<float> values, float shift, float scale) noexcept {
   for (float& value : values) value = (value - shift) * scale;
+}
+
+LatentShape cropped_shape(const LatentShape& shape, int64_t side) {
+  if (side == 0) return shape;
+  check(side <= shape.height && side <= shape.width, "a crop within the latent");
+  return {.channels = shape.channels, .height = side, .width = side};
 }
 
 void flip_width(const LatentShape& shape, std::span<float> latents) noexcept {

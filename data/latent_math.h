@@ -13,6 +13,9 @@ void sample_posterior(std::span<const float> mean, std::span<const float> log_va
 // Replaces each value x by (x - shift) * scale.
 void shift_and_scale(std::span<float> values, float shift, float scale) noexcept;
 
+// The shape of a square crop of `side`; `shape` itself where side is 0. REQUIRES: it fits.
+[[nodiscard]] LatentShape cropped_shape(const LatentShape& shape, int64_t side);
+
 // Mirrors each row: latents of `shape`, left to right.
 void flip_width(const LatentShape& shape, std::span<float> latents) noexcept;
 }  // namespace trireme

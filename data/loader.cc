@@ -14,7 +14,16 @@
 namespace trireme {
 namespace {
 using Clock = std::chrono::steady_clock;
+
+int64_t rank_share(const GlobalBatchSampler& sampler, const BatchLoader::Options& options,
+                   int64_t step) {
+  const int64_t global_batch = sampler.global_batch(step);
+  const int64_t share = global_batch / options.num_ranks;
+  check(share * options.num_ranks == global_batch && share % options.micro == 0,
+        "micro does not divide the rank's share");
+  return share;
 }
+}  // namespace
 
 // A bounded queue between one producer, the thread, and one consumer, next().
 struct BatchLoader::Impl {
@@ -27,8 +36,9 @@ struct BatchLoader::Impl {
   void run(const std::stop_token& stop) noexcept {
     try {
       for (int64_t step = options.first_step; step <= options.last_step; ++step) {
-        for (int64_t done = 0; done < options.rank_count; done += options.micro) {
-          const int64_t first = options.rank_first + done;
+        const int64_t share = rank_share(sampler, options, step);
+        for (int64_t done = 0; done < share; done += options.micro) {
+          const int64_t first = options.rank * share + done;
           if (stop.stop_requested()) return;
           const auto begin = Clock::now();
           LatentBatch batch = make_training_batch(dataset, options.draw, step, first,
@@ -80,9 +90,9 @@ struct BatchLoader::Impl {
 
 BatchLoader::BatchLoader(const LatentDataset& dataset, const GlobalBatchSampler& sampler,
                          Options options) {
-  check(options.micro >= 1 && options.rank_count >= 1 && options.rank_count % options.micro == 0,
-        "micro does not divide the rank's share");
+  check(options.micro >= 1 && options.num_ranks >= 1, "loader options out of range");
   check(options.num_ahead >= 1 && options.first_step >= 1, "loader options out of range");
+  (void)rank_share(sampler, options, options.first_step);
   impl_ = std::make_unique<Impl>(dataset, sampler, options);
 }
 

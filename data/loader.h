@@ -5,18 +5,22 @@
 #include <vector>
 
 #include "core/tracer.h"
+#include "data/batch_schedule.h"
 #include "data/dataset.h"
 #include "data/latent_batch.h"
 #include "data/sampler.h"
+#include "data/timestep_draw.h"
 
 namespace trireme {
 
 // How draws become a batch: everything random about a sample.
 struct DrawOptions {
   uint64_t seed = 0;
-  int64_t num_timesteps = 1000;
+  TimestepOptions timesteps;
+  BatchSchedule global_batch = 1;  // For low-discrepancy timesteps.
   double caption_dropout = 0.0;
   double flip = 0.0;
+  int64_t crop = 0;  // Side of a square crop, in latent elements; 0: none.
   double noise_offset = 0.0;
   bool use_text = true;      // Whether the model has cross-attention.
   int64_t first_sample = 0;  // Number of the dataset's first sample in its random numbers.
@@ -29,11 +33,14 @@ struct DrawOptions {
                                               std::vector<SampleDraw> draws);
 
 // The fixed evaluation batch of `samples` at point `k` of `num_points` spread over the schedule:
-// first caption, no flip, no dropout (docs/randomness.md, "Validation").
+// first caption, no flip, no dropout, the crop in the middle (docs/randomness.md, "Validation").
+// `noise_samples`, one for each of `samples`, are whose timestep and noise they get instead of
+// their own; empty: their own.
 [[nodiscard]] LatentBatch make_evaluation_batch(const LatentDataset& dataset,
                                                 const DrawOptions& options,
                                                 const std::vector<int64_t>& samples, int k,
-                                                int num_points);
+                                                int num_points,
+                                                const std::vector<int64_t>& noise_samples = {});
 
 // This rank's micro-batches in order, made by a thread ahead of the step.
 class BatchLoader {
@@ -50,9 +57,9 @@ class BatchLoader {
     DrawOptions draw;
     int64_t first_step = 1;  // The first step to load.
     int64_t last_step = 1;   // Inclusive; next() after it is an error.
-    int64_t rank_first = 0;  // This rank's positions [rank_first, rank_first + rank_count).
-    int64_t rank_count = 1;
-    int64_t micro = 1;      // Divides rank_count.
+    int64_t rank = 0;        // It has positions [rank, rank + 1) x global batch / num_ranks.
+    int64_t num_ranks = 1;
+    int64_t micro = 1;      // Divides every step's global batch / num_ranks.
     int num_ahead = 4;      // Batches kept ready.
     TraceTrack trace = {};  // Of the thread.
     // After each micro-batch comes one of the same positions of this source's own batch.

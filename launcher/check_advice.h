@@ -5,22 +5,35 @@
 
 #include "trainer/config.h"
 #include "trainer/optim/lr_schedule.h"
+#include "trainer/run_plan.h"
 
 namespace trireme {
 
 // What is known of a run before its first step.
 struct RunFacts {
-  int64_t steps = 0;
-  int64_t global_batch = 0;
-  int64_t num_training = 0;
+  RunPlan plan;
+  int64_t num_training = 0;  // Draws of an epoch.
+  int64_t num_distinct = 0;  // Samples that they are of.
   int64_t num_validation = 0;
-  ScaledOptim scaled;
+
+  [[nodiscard]] int64_t samples_drawn() const {
+    return plan.global_batch.samples_after(plan.steps);
+  }
+  [[nodiscard]] double epochs() const {
+    return static_cast<double>(samples_drawn()) / static_cast<double>(num_training);
+  }
 };
 
-// Sum over the steps of the learning rate; times weight_decay, how far decay alone shrinks a weight
-// (its logarithm).
-[[nodiscard]] double sum_of_learning_rates(const LrScheduleOptions& schedule, double base_lr,
-                                           int64_t steps);
+// The highest learning rate after scaling, and the sum of the rates over the steps; the latter
+// times weight_decay is how far decay alone shrinks a weight (its logarithm).
+struct LrTotals {
+  double peak = 0.0;
+  double sum = 0.0;
+};
+[[nodiscard]] LrTotals total_learning_rates(const OptimOptions& optim, const RunPlan& plan);
+
+// Steps after which a weight's share of the average has halved.
+[[nodiscard]] double ema_half_life(double decay);
 
 // Where settings fight each other: each says what, why, and the usual remedy (docs/check.md).
 // Changes nothing.

@@ -92,9 +92,29 @@ struct Converter {
     }
     return numbers;
   }
+  template <typename Number>
+  std::optional<ConfigValue> operator()(const std::vector<Number>&) const {
+    const auto* array = node.as_array();
+    if (array == nullptr) return std::nullopt;
+    std::vector<Number> list;
+    for (const toml::node& item : *array) {
+      const auto number = Converter{item}(Number{});
+      if (!number) return std::nullopt;
+      list.push_back(std::get<Number>(*number));
+    }
+    return list;
+  }
 };
 
+template <typename Number>
+bool all_within(const ConfigRange& range, const std::vector<Number>& values) {
+  return std::ranges::all_of(
+      values, [&](Number value) { return range.contains(static_cast<double>(value)); });
+}
+
 bool within(const ConfigRange& range, const ConfigValue& value) {
+  if (const auto* list = std::get_if<std::vector<int64_t>>(&value)) return all_within(range, *list);
+  if (const auto* list = std::get_if<std::vector<double>>(&value)) return all_within(range, *list);
   if (const auto* number = std::get_if<double>(&value)) return range.contains(*number);
   if (const auto* number = std::get_if<int64_t>(&value)) {
     return range.contains(static_cast<double>(*number));
@@ -202,6 +222,7 @@ class Reader {
   }
 
   LoadedConfig finish(const std::string& run_dir) {
+    settle_defaults();
     if (!run_dir.empty()) loaded_.config.run.dir = run_dir;
     check_config_rules(loaded_.config, file_, [this](std::string_view key) {
       const auto found = places_.find(std::string(key));
@@ -214,6 +235,18 @@ class Reader {
   }
 
  private:
+  // Defaults that give way to another key.
+  void settle_defaults() {
+    Config& config = loaded_.config;
+    const auto is_given = [this](const char* key) { return places_.contains(key); };
+    const bool other_warmup =
+        config.lr_schedule.warmup_samples > 0 || config.lr_schedule.warmup_fraction > 0;
+    if (other_warmup && !is_given("lr_schedule.warmup_steps")) config.lr_schedule.warmup_steps = 0;
+    if (!config.noise.trained_betas.empty() && !is_given("noise.timesteps")) {
+      config.noise.timesteps = static_cast<int64_t>(config.noise.trained_betas.size());
+    }
+  }
+
   void read_table(const std::string& table, const toml::source_region& where,
                   const toml::node& node) {
     const auto tables = table_names();

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <initializer_list>
 #include <regex>
+#include <tuple>
 
 #include "core/error.h"
 #include "trainer/freeze.h"
@@ -136,6 +138,66 @@ class Rules {
     }
   }
 
+  void check_batch_growth() const {
+    const auto& [at, to] = std::tie(config_.batch.grow_at, config_.batch.grow_to);
+    if (at.empty() && to.empty()) return;
+    if (at.size() != to.size()) {
+      fail("batch.grow_to", "batch.grow_at has " + std::to_string(at.size()) +
+                                " numbers and batch.grow_to " + std::to_string(to.size()) +
+                                "; each number of samples needs its global batch");
+    }
+    if (config_.batch.global == 0) {
+      fail("batch.grow_to", "batch.grow_to needs batch.global, the global batch to begin with");
+    }
+    for (size_t i = 0; i < at.size(); ++i) {
+      if (at[i] <= (i == 0 ? 0 : at[i - 1])) {
+        fail("batch.grow_at", "the numbers of batch.grow_at must ascend");
+      }
+      if (to[i] <= (i == 0 ? config_.batch.global : to[i - 1])) {
+        fail("batch.grow_to", "the numbers of batch.grow_to must ascend, beyond batch.global");
+      }
+    }
+    if (config_.optim.lr_base_batch > 0 && config_.optim.lr_scaling == LrScaling::kSqrtAdam) {
+      fail("optim.lr_scaling",
+           "optim.lr_scaling = \"sqrt_adam\" changes the betas with the batch, which cannot change "
+           "within a run: with batch.grow_to use \"sqrt\"");
+    }
+  }
+
+  void check_data() const {
+    const auto& data = config_.data;
+    if (!data.repeats.empty() && data.repeats.size() != data.train.size()) {
+      fail("data.repeats", "data.repeats has " + std::to_string(data.repeats.size()) +
+                               " numbers for the " + std::to_string(data.train.size()) +
+                               " files of data.train; give one for each, or none");
+    }
+  }
+
+  void check_schedules() const {
+    const auto& schedule = config_.lr_schedule;
+    const int given = (schedule.warmup_steps > 0 ? 1 : 0) + (schedule.warmup_samples > 0 ? 1 : 0) +
+                      (schedule.warmup_fraction > 0 ? 1 : 0);
+    if (given > 1) {
+      fail(schedule.warmup_fraction > 0 ? "lr_schedule.warmup_fraction"
+                                        : "lr_schedule.warmup_samples",
+           "the warm-up is given more than once, by lr_schedule.warmup_steps, warmup_samples or "
+           "warmup_fraction. Keep one of them, and set the others to 0");
+    }
+    const auto& noise = config_.noise;
+    const auto num_betas = static_cast<int64_t>(noise.trained_betas.size());
+    if (num_betas > 0 && noise.timesteps != num_betas) {
+      fail("noise.trained_betas", "noise.trained_betas has " + std::to_string(num_betas) +
+                                      " numbers, but noise.timesteps is " +
+                                      std::to_string(noise.timesteps) +
+                                      ". Remove noise.timesteps, or correct the list");
+    }
+    const auto& range = config_.objective.timestep_range;
+    if (range[0] >= range[1]) {
+      fail("objective.timestep_range",
+           "the first number of objective.timestep_range must be below the second");
+    }
+  }
+
   void check_early_stopping() const {
     const auto& c = config_;
     if (c.eval.every_steps == 0) {
@@ -143,22 +205,29 @@ class Rules {
            "early_stopping.patience is set, but eval.every_steps = 0 turns evaluation off. Set "
            "eval.every_steps");
     }
+    const auto& metric = c.early_stopping.metric;
+    const auto is_one_of = [&](std::initializer_list<const char*> beginnings) {
+      return std::ranges::any_of(beginnings,
+                                 [&](const char* word) { return metric.starts_with(word); });
+    };
+    const bool watches_loss = is_one_of({"val_loss", "train_loss_fixed", "overfit_gap"});
     const bool watches_score =
-        c.early_stopping.metric != "val_loss" && c.early_stopping.metric != "val_loss_ema";
-    if (watches_score && std::ranges::count(c.scores.metrics, c.early_stopping.metric) == 0) {
-      fail("early_stopping.metric", "early_stopping.metric = \"" + c.early_stopping.metric +
-                                        "\" is not among scores.metrics. Add it there");
+        !watches_loss && !is_one_of({"nearest_train_distance", "memorised_fraction"});
+    if (watches_score && std::ranges::count(c.scores.metrics, metric) == 0) {
+      fail("early_stopping.metric",
+           "early_stopping.metric = \"" + metric +
+               "\" is not among scores.metrics, and no loss. Add it there, or choose val_loss, "
+               "val_loss_ema, val_loss_band_K, overfit_gap or memorised_fraction");
     }
-    if (!watches_score && c.data.validation.empty() && c.data.validation_fraction == 0) {
+    if (watches_loss && c.data.validation.empty() && c.data.validation_fraction == 0) {
       fail(
           "early_stopping.patience",
           "early_stopping.patience is set, but there is no validation data. Set data.validation or "
           "data.validation_fraction");
     }
-    if (c.early_stopping.metric == "val_loss_ema" && c.ema.decay == 0) {
-      fail("early_stopping.metric",
-           "early_stopping.metric = \"val_loss_ema\" needs an average of the weights. Set "
-           "ema.decay");
+    if (metric.find("_ema") != std::string::npos && c.ema.decay == 0) {
+      fail("early_stopping.metric", "early_stopping.metric = \"" + metric +
+                                        "\" needs an average of the weights. Set ema.decay");
     }
   }
 
@@ -177,5 +246,8 @@ void check_config_rules(const Config& config, const std::string& file, const Pla
   rules.check_groups();
   rules.check_combinations();
   rules.check_scores();
+  rules.check_batch_growth();
+  rules.check_data();
+  rules.check_schedules();
 }
 }  // namespace trireme

@@ -16,8 +16,8 @@ struct Names<Prediction> {
 };
 template <>
 struct Names<BetaSchedule> {
-  static constexpr std::array<std::string_view, 4> kAll = {"linear", "scaled_linear",
-                                                           "squaredcos_cap_v2", "sigmoid"};
+  static constexpr std::array<std::string_view, 6> kAll = {
+      "linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid", "exp", "laplace"};
 };
 template <>
 struct Names<OptimizerName> {
@@ -30,8 +30,36 @@ struct Names<LrScaling> {
 };
 template <>
 struct Names<LrScheduleName> {
-  static constexpr std::array<std::string_view, 5> kAll = {"constant", "linear", "cosine",
-                                                           "polynomial", "wsd"};
+  static constexpr std::array<std::string_view, 7> kAll = {
+      "constant", "linear", "cosine", "polynomial", "wsd", "cosine_with_restarts", "inverse_sqrt"};
+};
+template <>
+struct Names<LossName> {
+  static constexpr std::array<std::string_view, 2> kAll = {"mse", "huber"};
+};
+template <>
+struct Names<TimestepDistribution> {
+  static constexpr std::array<std::string_view, 2> kAll = {"uniform", "logit_normal"};
+};
+template <>
+struct Names<TimestepSampling> {
+  static constexpr std::array<std::string_view, 2> kAll = {"independent", "low_discrepancy"};
+};
+template <>
+struct Names<MetricMode> {
+  static constexpr std::array<std::string_view, 3> kAll = {"auto", "min", "max"};
+};
+template <>
+struct Names<DivergencePolicy> {
+  static constexpr std::array<std::string_view, 2> kAll = {"stop", "skip"};
+};
+template <>
+struct Names<Memorisation> {
+  static constexpr std::array<std::string_view, 3> kAll = {"auto", "on", "off"};
+};
+template <>
+struct Names<BestCheckpoint> {
+  static constexpr std::array<std::string_view, 4> kAll = {"auto", "saved", "kept", "off"};
 };
 template <>
 struct Names<SamplerName> {
@@ -142,11 +170,15 @@ std::vector<ConfigKey> run_keys() {
       key<&C::data, &D::shuffle>("data.shuffle"),
       key<&C::data, &D::caption_dropout>("data.caption_dropout", {.range = kProbability}),
       key<&C::data, &D::flip>("data.flip", {.range = kProbability}),
+      key<&C::data, &D::crop>("data.crop", {.range = {.low = 0, .high = 65536}}),
+      key<&C::data, &D::repeats>("data.repeats", {.range = {.low = 1, .high = 1e6}}),
       key<&C::batch, &B::global>("batch.global",
                                  {.range = {.low = 1, .high = 1e9}, .presence = kUnlessDefault}),
       key<&C::batch, &B::per_rank>("batch.per_rank",
                                    {.range = {.low = 1, .high = 1e6}, .presence = kUnlessDefault}),
       key<&C::batch, &B::micro>("batch.micro", {.range = {.low = 0, .high = 1e6}}),
+      key<&C::batch, &B::grow_at>("batch.grow_at", {.range = {.low = 1, .high = 1e15}}),
+      key<&C::batch, &B::grow_to>("batch.grow_to", {.range = {.low = 1, .high = 1e9}}),
   };
 }
 
@@ -158,11 +190,19 @@ std::vector<ConfigKey> objective_keys() {
       key<&C::objective, &O::prediction>("objective.prediction"),
       key<&C::objective, &O::snr_gamma>("objective.snr_gamma", {.range = kNotNegative}),
       key<&C::objective, &O::noise_offset>("objective.noise_offset", {.range = kNotNegative}),
+      key<&C::objective, &O::loss>("objective.loss"),
+      key<&C::objective, &O::huber_delta>("objective.huber_delta", {.range = kPositive}),
+      key<&C::objective, &O::timestep_distribution>("objective.timestep_distribution"),
+      key<&C::objective, &O::timestep_sampling>("objective.timestep_sampling"),
+      key<&C::objective, &O::timestep_range>("objective.timestep_range", {.range = kProbability}),
+      key<&C::objective, &O::logit_mean>("objective.logit_mean"),
+      key<&C::objective, &O::logit_std>("objective.logit_std", {.range = kPositive}),
       key<&C::noise, &N::schedule>("noise.schedule"),
       key<&C::noise, &N::beta_start>("noise.beta_start", {.range = kInsideUnit}),
       key<&C::noise, &N::beta_end>("noise.beta_end", {.range = kInsideUnit}),
       key<&C::noise, &N::timesteps>("noise.timesteps", {.range = {.low = 1, .high = 1e6}}),
       key<&C::noise, &N::rescale_zero_terminal_snr>("noise.rescale_zero_terminal_snr"),
+      key<&C::noise, &N::trained_betas>("noise.trained_betas", {.range = kInsideUnit}),
   };
 }
 
@@ -180,6 +220,7 @@ std::vector<ConfigKey> optim_keys() {
       key<&C::optim, &O::weight_decay>("optim.weight_decay", {.range = kNotNegative}),
       key<&C::optim, &O::decay_norms_and_biases>("optim.decay_norms_and_biases"),
       key<&C::optim, &O::max_grad_norm>("optim.max_grad_norm", {.range = kNotNegative}),
+      key<&C::optim, &O::max_grad_value>("optim.max_grad_value", {.range = kNotNegative}),
       key<&C::optim, &O::lr_multipliers>("optim.lr_multipliers", {.range = kNotNegative}),
       key<&C::optim, &O::lr_base_batch>("optim.lr_base_batch", {.range = kCountOrOff}),
       key<&C::optim, &O::lr_scaling>("optim.lr_scaling"),
@@ -187,10 +228,21 @@ std::vector<ConfigKey> optim_keys() {
                                            {.range = {.low = 0, .high = 4}}),
       key<&C::lr_schedule, &L::name>("lr_schedule.name"),
       key<&C::lr_schedule, &L::warmup_steps>("lr_schedule.warmup_steps", {.range = kCountOrOff}),
+      key<&C::lr_schedule, &L::warmup_samples>("lr_schedule.warmup_samples",
+                                               {.range = {.low = 0, .high = 1e15}}),
+      key<&C::lr_schedule, &L::warmup_fraction>("lr_schedule.warmup_fraction",
+                                                {.range = kProbability}),
       key<&C::lr_schedule, &L::min_lr_ratio>("lr_schedule.min_lr_ratio", {.range = kProbability}),
       key<&C::lr_schedule, &L::power>("lr_schedule.power", {.range = kPositive}),
       key<&C::lr_schedule, &L::decay_fraction>("lr_schedule.decay_fraction",
                                                {.range = kProbability}),
+      key<&C::lr_schedule, &L::cycles>("lr_schedule.cycles", {.range = kCount}),
+      key<&C::lr_schedule, &L::timescale>("lr_schedule.timescale", {.range = kCountOrOff}),
+      key<&C::divergence, &DivergenceOptions::policy>("divergence.policy"),
+      key<&C::divergence, &DivergenceOptions::max_skips>("divergence.max_skips",
+                                                         {.range = kCountOrOff}),
+      key<&C::divergence, &DivergenceOptions::spike_factor>("divergence.spike_factor",
+                                                            {.range = kNotNegative}),
   };
 }
 
@@ -209,9 +261,8 @@ std::vector<ConfigKey> weights_keys() {
       key<&C::freeze, &FreezeOptions::groups>("freeze.groups"),
       key<&C::freeze, &FreezeOptions::first_blocks>("freeze.first_blocks",
                                                     {.range = {.low = 0, .high = 100}}),
-      key<&C::early_stopping, &S::metric>(
-          "early_stopping.metric",
-          {.choices = {"val_loss", "val_loss_ema", "fid", "kid", "clip_score", "latent_frechet"}}),
+      key<&C::early_stopping, &S::metric>("early_stopping.metric"),
+      key<&C::early_stopping, &S::mode>("early_stopping.mode"),
       key<&C::early_stopping, &S::patience>("early_stopping.patience", {.range = kCountOrOff}),
       key<&C::early_stopping, &S::min_delta>("early_stopping.min_delta", {.range = kNotNegative}),
       key<&C::ema, &EmaOptions::decay>("ema.decay", {.range = kBelowOne}),
@@ -236,10 +287,15 @@ std::vector<ConfigKey> machinery_keys() {
           "checkpoint.every_steps", {.trajectory = kFree, .range = kCountOrOff}),
       key<&C::checkpoint, &CheckpointOptions::keep>("checkpoint.keep",
                                                     {.trajectory = kFree, .range = kCountOrOff}),
+      key<&C::checkpoint, &CheckpointOptions::best>("checkpoint.best", {.trajectory = kFree}),
       key<&C::eval, &EvalOptions::every_steps>(
           "eval.every_steps", {.trajectory = kWithEarlyStopping, .range = kCountOrOff}),
       key<&C::eval, &EvalOptions::timesteps>(
           "eval.timesteps", {.trajectory = kWithEarlyStopping, .range = {.low = 1, .high = 10000}}),
+      key<&C::eval, &EvalOptions::overfit_gap>("eval.overfit_gap",
+                                               {.trajectory = kWithEarlyStopping}),
+      key<&C::eval, &EvalOptions::memorisation>("eval.memorisation",
+                                                {.trajectory = kWithEarlyStopping}),
   };
 }
 

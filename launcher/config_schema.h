@@ -15,7 +15,8 @@ namespace trireme {
 
 // The value of a key as TOML has it; an enumerator is its name.
 using ConfigValue = std::variant<bool, int64_t, double, std::string, std::vector<std::string>,
-                                 std::array<double, 2>, std::map<std::string, double>>;
+                                 std::array<double, 2>, std::map<std::string, double>,
+                                 std::vector<int64_t>, std::vector<double>>;
 
 // Which values a number may take. Always finite.
 struct ConfigRange {

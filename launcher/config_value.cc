@@ -61,6 +61,12 @@ struct TomlWriter {
     }
     return "{" + text + (text.empty() ? "}" : " }");
   }
+  template <typename Number>
+  std::string operator()(const std::vector<Number>& value) const {
+    std::string text = "[";
+    for (const Number item : value) text += (text.size() > 1 ? ", " : "") + (*this)(item);
+    return text + "]";
+  }
 };
 }  // namespace
 
@@ -88,6 +94,8 @@ std::string ConfigKey::type_name() const {
     std::string operator()(const std::string&) const { return "a string"; }
     std::string operator()(const std::vector<std::string>&) const { return "a list of strings"; }
     std::string operator()(const std::array<double, 2>&) const { return "a list of two numbers"; }
+    std::string operator()(const std::vector<int64_t>&) const { return "a list of integers"; }
+    std::string operator()(const std::vector<double>&) const { return "a list of numbers"; }
     std::string operator()(const std::map<std::string, double>&) const {
       return "a table of numbers";
     }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdio>
 
 namespace trireme {
@@ -66,6 +67,22 @@ std::string format_number(double value) {
   std::array<char, 32> text = {};
   std::snprintf(text.data(), text.size(), "%.6g", value);
   return text.data();
+}
+
+std::string format_duration(double seconds) {
+  constexpr double kMinute = 60.0;
+  constexpr double kHour = 60 * kMinute;
+  constexpr double kDay = 24 * kHour;
+  const auto parts = [](double first, const char* unit, double rest, const char* rest_unit) {
+    return std::to_string(static_cast<int64_t>(first)) + " " + unit + " " +
+           std::to_string(static_cast<int64_t>(rest)) + " " + rest_unit;
+  };
+  if (seconds < kMinute) return format_number(std::round(10 * seconds) / 10) + " s";
+  if (seconds < kHour) return parts(seconds / kMinute, "min", std::fmod(seconds, kMinute), "s");
+  if (seconds < kDay) {
+    return parts(seconds / kHour, "h", std::fmod(seconds, kHour) / kMinute, "min");
+  }
+  return parts(seconds / kDay, "days", std::fmod(seconds, kDay) / kHour, "h");
 }
 
 std::string format_plural(int64_t count, std::string_view singular) {

@@ -30,6 +30,7 @@ class ReportTable {
 [[nodiscard]] std::string format_count(int64_t count);       // 1,234,567
 [[nodiscard]] std::string format_bytes(uint64_t num_bytes);  // "3.4 GiB"
 [[nodiscard]] std::string format_number(double value);       // Six digits, no trailing zeros.
+[[nodiscard]] std::string format_duration(double seconds);   // "3 h 20 min"
 // "1 file", "3 files".
 [[nodiscard]] std::string format_plural(int64_t count, std::string_view singular);
 // `text` on one line: control characters escaped, cut to `max_bytes` at a character.

@@ -1,11 +1,9 @@
 #include "launcher/sample_comparison.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
-#include <span>
 
 #include "core/error.h"
+#include "trainer/evaluate/memorisation.h"
 #include "trainer/evaluate/sample_prompts.h"
 #include "trainer/evaluate/sampling.h"
 #include "trainer/evaluate/validation.h"
@@ -19,61 +17,16 @@ std::string caption_of(const LatentDataset& data, int64_t sample) {
   return data.text() ? data.caption(data.caption_rows(sample).front()) : data.id(sample);
 }
 
-// Posterior mean, scaled: (elements).
-std::vector<float> latent_mean(const LatentDataset& data, int64_t sample, size_t num_elements) {
-  std::vector<float> latent(num_elements);
-  const std::vector<float> zeros(data.is_moments(sample) ? num_elements : 0, 0.0F);
-  data.read_latent(sample, zeros, latent);
-  return latent;
-}
-
-at::Tensor real_latents(const Session& session, const std::vector<int64_t>& samples,
-                        const LatentShape& shape) {
+// Of the first class of the validation data, which is where spread_samples() takes them from.
+at::Tensor real_latents(const Session& session, const std::vector<int64_t>& samples) {
+  const LatentDataset& data = session.validation_dataset();
   std::vector<at::Tensor> latents;
   for (const int64_t sample : samples) {
-    auto mean = latent_mean(session.validation_dataset(), sample,
-                            static_cast<size_t>(shape.num_elements()));
-    latents.push_back(torch::tensor(mean).view({1, shape.channels, shape.height, shape.width}));
+    latents.push_back(
+        mean_latent(data, sample, data.classes().front().shape, session.config.data.crop)
+            .unsqueeze(0));
   }
   return torch::cat(latents);
-}
-
-struct Nearest {
-  double distance = std::numeric_limits<double>::infinity();
-  int64_t sample = -1;
-};
-
-double root_mean_square(std::span<const float> a, std::span<const float> b) {
-  double sum = 0.0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double difference = static_cast<double>(a[i]) - static_cast<double>(b[i]);
-    sum += difference * difference;
-  }
-  return std::sqrt(sum / static_cast<double>(a.size()));
-}
-
-// For each of `latents` (n, C, H, W) the nearest training latent of the same shape.
-std::vector<Nearest> find_nearest(const Session& session, const at::Tensor& latents,
-                                  const LatentShape& shape, int64_t* num_compared) {
-  const auto size = static_cast<size_t>(shape.num_elements());
-  const at::Tensor flat = latents.contiguous();
-  std::vector<Nearest> nearest(static_cast<size_t>(latents.size(0)));
-  const auto& classes = session.dataset->classes();
-  for (size_t c = 0; c < classes.size(); ++c) {
-    if (classes[c].shape != shape) continue;
-    const int64_t available = session.split->num_training(c);
-    *num_compared = std::min(available, kMaxCompared);
-    for (int64_t k = 0; k < *num_compared; ++k) {
-      const int64_t sample = session.split->training_sample(c, k * available / *num_compared);
-      const auto training = latent_mean(*session.dataset, sample, size);
-      for (size_t i = 0; i < nearest.size(); ++i) {
-        const double distance =
-            root_mean_square(std::span(flat.data_ptr<float>() + i * size, size), training);
-        if (distance < nearest[i].distance) nearest[i] = {distance, sample};
-      }
-    }
-  }
-  return nearest;
 }
 
 void put_back_first_model(Session& session) {
@@ -113,23 +66,23 @@ SampleComparison compare_samples(MpiEnvironment& mpi, Session& session,
   result.loss_before = evaluate_validation(mpi, session).loss;
 
   at::Tensor real;
-  mpi.run_on_all_ranks([&] { real = real_latents(session, samples, prompts.shape); });
+  mpi.run_on_all_ranks([&] { real = real_latents(session, samples); });
   interleave({decode_images(mpi, vae, session.device, before),
               decode_images(mpi, vae, session.device, after),
               decode_images(mpi, vae, session.device, real)},
              result.images);
+  const auto search = find_nearest_training(mpi, session, after, kMaxCompared);
+  const auto search_real = find_nearest_training(mpi, session, real, kMaxCompared);
+  result.num_compared = search.num_compared;
   mpi.run_on_all_ranks([&] {
     if (mpi.rank() != 0) return;
-    const auto nearest = find_nearest(session, after, prompts.shape, &result.num_compared);
-    const auto nearest_real = find_nearest(session, real, prompts.shape, &result.num_compared);
     result.num_training = session.num_training();
     for (size_t i = 0; i < samples.size(); ++i) {
+      const int64_t nearest = search.nearest[i].sample;
       result.rows.push_back({.caption = prompts.captions[i],
-                             .distance = nearest[i].distance,
-                             .distance_real = nearest_real[i].distance,
-                             .nearest = nearest[i].sample < 0
-                                            ? ""
-                                            : caption_of(*session.dataset, nearest[i].sample)});
+                             .distance = search.nearest[i].distance,
+                             .distance_real = search_real.nearest[i].distance,
+                             .nearest = nearest < 0 ? "" : caption_of(*session.dataset, nearest)});
     }
   });
   return result;

@@ -15,6 +15,7 @@
 
 #include "core/error.h"
 #include "launcher/check_advice.h"
+#include "launcher/check_cost.h"
 #include "launcher/command_line.h"
 #include "launcher/report_table.h"
 #include "launcher/verbs.h"
@@ -113,47 +114,83 @@ double num_optimizer_states(const OptimOptions& optim) {
   }
 }
 
-void report_memory(const Config& config, const ParameterCount& parameters, int ranks,
-                   ReportTable& table) {
-  const auto bytes = [](double count) { return static_cast<uint64_t>(4.0 * count); };
-  const auto trained = static_cast<double>(parameters.trained);
+void report_cost(const Session& session, const RunFacts& facts, int ranks, ReportTable& table) {
+  const Config& config = session.config;
+  const ParameterCount parameters = count_parameters(*session.model, config.freeze);
+  const SampleCost cost = measure_sample_cost(session);
+  const auto bytes = [](double count) { return format_bytes(static_cast<uint64_t>(count)); };
+  const auto trained = 4.0 * static_cast<double>(parameters.trained);
   const double states =
       num_optimizer_states(config.optim) * trained / (config.parallel.shard_optimizer ? ranks : 1);
   const double ema = config.ema.decay > 0.0 ? trained : 0.0;
-  const auto weights = static_cast<double>(parameters.all);
-  table.row("memory of a rank", format_bytes(bytes(weights + trained + states + ema)) +
-                                    " and activations: weights " + format_bytes(bytes(weights)) +
-                                    ", gradients " + format_bytes(bytes(trained)) + ", optimizer " +
-                                    format_bytes(bytes(states)) +
-                                    (ema > 0.0 ? ", EMA " + format_bytes(bytes(ema)) : ""));
+  const auto weights = 4.0 * static_cast<double>(parameters.all);
+  const double activations = cost.activation_bytes * static_cast<double>(facts.plan.micro);
+  table.heading("model and cost");
+  table.row("parameters",
+            format_count(parameters.all) + ", trained " + format_count(parameters.trained));
+  table.row("memory of a rank", "about " + bytes(weights + trained + states + ema + activations) +
+                                    ": weights " + bytes(weights) + ", gradients " +
+                                    bytes(trained) + ", optimizer " + bytes(states) +
+                                    (ema > 0.0 ? ", EMA " + bytes(ema) : "") +
+                                    ", activations of a micro-batch " + bytes(activations));
+  // Backward takes about twice the time of forward.
+  const double seconds =
+      3 * cost.forward_seconds * static_cast<double>(facts.samples_drawn()) / ranks;
+  table.row("time", "about " + format_duration(seconds) + " on " + format_plural(ranks, "rank") +
+                        " that compute like this process (3 x " +
+                        format_number(cost.forward_seconds) + " s a forward pass of one sample)");
 }
 
-void report_schedule(const Config& config, const RunPlan& plan, const RunFacts& facts,
-                     ReportTable& table) {
-  const auto batch = static_cast<double>(plan.global_batch);
-  const auto num_training = static_cast<double>(facts.num_training);
+std::string warmup_text(const RunPlan& plan) {
+  return format_plural(plan.lr_schedule.warmup_steps, "step") + ", " +
+         format_number(100.0 * static_cast<double>(plan.lr_schedule.warmup_steps) /
+                       static_cast<double>(plan.steps)) +
+         " % of the run";
+}
+
+void report_schedule(const Config& config, const RunFacts& facts, ReportTable& table) {
+  const RunPlan& plan = facts.plan;
   table.heading("batch and steps");
-  table.row("effective batch", format_count(plan.global_batch) + " = " +
-                                   format_plural(plan.num_pieces, "piece") + " x " +
-                                   std::to_string(plan.micros_per_piece) + " x micro-batch " +
-                                   std::to_string(plan.micro));
-  table.row("steps", format_count(plan.steps));
-  table.row("steps an epoch", format_number(num_training / batch));
-  table.row("epochs", format_number(static_cast<double>(plan.steps) * batch / num_training));
-  table.row("samples drawn", format_count(plan.steps * plan.global_batch));
-  table.heading("learning rate");
-  table.row("after scaling", format_number(facts.scaled.lr) + " (" + facts.scaled.rule + ")");
-  const int64_t warmup = config.lr_schedule.warmup_steps;
-  table.row("warm-up", format_plural(warmup, "step") + ", " +
-                           format_number(100.0 * static_cast<double>(warmup) /
-                                         static_cast<double>(plan.steps)) +
-                           " % of the run");
-  const double sum = sum_of_learning_rates(config.lr_schedule, facts.scaled.lr, plan.steps);
-  table.row("decay x rate x steps", format_number(config.optim.weight_decay * sum));
-  if (config.ema.decay > 0.0) {
-    table.row("EMA half-life",
-              format_number(std::log(0.5) / std::log(config.ema.decay)) + " steps");
+  for (const auto& phase : plan.global_batch.phases()) {
+    if (phase.first_step > plan.steps) continue;
+    table.row(
+        phase.first_step == 1 ? "effective batch" : "from step " + std::to_string(phase.first_step),
+        format_count(phase.global_batch) + " = " + format_plural(plan.num_pieces, "piece") + " x " +
+            std::to_string(plan.micros_per_piece(phase.first_step)) + " x micro-batch " +
+            std::to_string(plan.micro));
   }
+  table.row("steps", format_count(plan.steps));
+  table.row("steps per epoch", format_number(static_cast<double>(facts.num_training) /
+                                             static_cast<double>(plan.last_batch())));
+  table.row("epochs", format_number(facts.epochs()));
+  table.row("samples seen", format_count(facts.samples_drawn()));
+  table.heading("learning rate");
+  for (const auto& phase : plan.global_batch.phases()) {
+    if (phase.first_step > plan.steps) continue;
+    const ScaledOptim scaled = scale_learning_rate(config.optim, phase.global_batch);
+    table.row(
+        phase.first_step == 1 ? "after scaling" : "from step " + std::to_string(phase.first_step),
+        format_number(scaled.lr) + " (" + scaled.rule + ")");
+  }
+  table.row("warm-up", warmup_text(plan));
+  const double shrinkage = config.optim.weight_decay * total_learning_rates(config.optim, plan).sum;
+  table.row("decay x rate x steps", format_number(shrinkage) + ", alone leaves " +
+                                        format_number(100.0 * std::exp(-shrinkage)) +
+                                        " % of a weight");
+  if (config.ema.decay > 0.0) {
+    table.row("EMA half-life", format_number(ema_half_life(config.ema.decay)) + " steps");
+  }
+}
+
+RunFacts facts_of(const Session& session, int ranks) {
+  RunFacts facts{.plan = plan_run(session.config, ranks, session.num_training()),
+                 .num_training = session.num_training(),
+                 .num_distinct = 0,
+                 .num_validation = session.num_validation()};
+  for (size_t c = 0; c < session.dataset->classes().size(); ++c) {
+    facts.num_distinct += session.split->num_training(c);
+  }
+  return facts;
 }
 
 int run_check(const CheckArguments& arguments) {
@@ -164,35 +201,29 @@ int run_check(const CheckArguments& arguments) {
   config.noise = resolved.noise;
   check_run_dir(config);
   const Session session = open_session(config, "cpu");
-  const RunPlan plan = plan_run(config, 0, arguments.ranks, session.num_training());
-  const RunFacts facts = {.steps = plan.steps,
-                          .global_batch = plan.global_batch,
-                          .num_training = session.num_training(),
-                          .num_validation = session.num_validation(),
-                          .scaled = scale_learning_rate(config.optim, plan.global_batch)};
+  const RunFacts facts = facts_of(session, arguments.ranks);
   const int64_t num_checked = check_latents(*session.dataset);
   if (session.validation_files) (void)check_latents(*session.validation_files);
   if (session.prior) (void)check_latents(*session.prior);
 
   ReportTable table;
   table.heading("data");
-  table.row("training", format_plural(facts.num_training, "sample"));
+  table.row("training", format_plural(facts.num_distinct, "sample") +
+                            (facts.num_training != facts.num_distinct
+                                 ? ", drawn " + format_count(facts.num_training) + " times an epoch"
+                                 : ""));
   table.row("validation", format_plural(facts.num_validation, "sample"));
   if (session.prior) {
     table.row("prior", format_plural(session.prior->num_samples(), "sample") + ", " +
-                           std::to_string(plan.global_batch) + " beside each batch, loss x " +
+                           std::to_string(facts.plan.last_batch()) + " beside each batch, loss x " +
                            format_number(config.data.prior_weight));
   }
   table.row("checked", format_count(num_checked) + " latents read" +
                            (num_checked < session.dataset->num_samples()
                                 ? " (all of them: trireme inspect FILE --verify)"
                                 : ""));
-  table.heading("model");
-  const ParameterCount parameters = count_parameters(*session.model, config.freeze);
-  table.row("parameters",
-            format_count(parameters.all) + ", trained " + format_count(parameters.trained));
-  report_memory(config, parameters, arguments.ranks, table);
-  report_schedule(config, plan, facts, table);
+  report_schedule(config, facts, table);
+  report_cost(session, facts, arguments.ranks, table);
   const auto advice = advise(config, facts);
   table.heading(resolved.warnings.empty() && advice.empty() ? "no warnings" : "warnings");
   for (const auto& warning : resolved.warnings) table.note("- " + warning);

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -15,8 +16,8 @@
 #include "launcher/config_schema.h"
 #include "launcher/report_table.h"
 #include "launcher/verbs.h"
+#include "trainer/evaluate/eval_metrics.h"
 #include "trainer/evaluate/scores.h"
-#include "trainer/evaluate/validation.h"
 #include "trainer/run_directory.h"
 #include "trainer/session.h"
 
@@ -38,8 +39,7 @@ struct EvalArguments {
 };
 
 struct Evaluation {
-  std::optional<ValidationResult> trained;
-  std::optional<ValidationResult> averaged;
+  EvalMetrics losses;  // Empty without validation data.
   std::vector<Score> scores;
 };
 
@@ -71,26 +71,24 @@ void print_json(std::optional<int64_t> step, const Evaluation& evaluation) {
   JsonLine line;
   line.add("kind", std::string("eval"));
   if (step) line.add("step", *step);
-  if (const auto& result = evaluation.trained) {
-    line.add("val_loss", result->loss);
-    if (evaluation.averaged) line.add("val_loss_ema", evaluation.averaged->loss);
-    for (size_t band = 0; band < result->band_losses.size(); ++band) {
-      line.add(("val_loss_band_" + std::to_string(band)).c_str(), result->band_losses[band]);
-    }
-    line.add("val_samples", result->num_samples);
-  }
+  for (const auto& [name, value] : evaluation.losses) line.add(name.c_str(), value);
   for (const auto& score : evaluation.scores) line.add(score.name.c_str(), score.value);
   std::cout << line.text() << std::endl;
 }
 
-void add_rows(ReportTable& table, const std::string& heading, const ValidationResult& result) {
+void add_rows(ReportTable& table, const std::string& heading, const EvalMetrics& metrics,
+              const std::string& suffix, int64_t num_bands) {
+  const auto row = [&](const std::string& label, const std::string& name) {
+    if (const auto value = find_metric(metrics, name)) table.row(label, format_number(*value));
+  };
   table.heading(heading);
-  table.row("validation loss", format_number(result.loss));
-  for (size_t band = 0; band < result.band_losses.size(); ++band) {
-    table.row("timestep band " + std::to_string(band + 1) + " of " +
-                  std::to_string(result.band_losses.size()),
-              format_number(result.band_losses[band]));
+  row("validation loss", "val_loss" + suffix);
+  for (int64_t band = 0; band < num_bands; ++band) {
+    row("timestep band " + std::to_string(band + 1) + " of " + std::to_string(num_bands),
+        "val_loss" + suffix + "_band_" + std::to_string(band));
   }
+  row("training samples, same noise", "train_loss_fixed" + suffix);
+  row("training minus validation", "overfit_gap" + suffix);
 }
 
 void add_scores(ReportTable& table, const std::string& heading, const std::vector<Score>& scores) {
@@ -103,13 +101,16 @@ void print_table(const OpenedCheckpoint& checkpoint, const Evaluation& evaluatio
   ReportTable table;
   table.heading(checkpoint.folder.string());
   table.row("step", format_count(checkpoint.state.step));
-  if (const auto& result = evaluation.trained) {
-    table.row("validation",
-              format_plural(result->num_samples, "sample") + " at " +
-                  format_plural(static_cast<int64_t>(result->band_losses.size()), "timestep"));
-    add_rows(table, "trained weights", *result);
+  const EvalMetrics& losses = evaluation.losses;
+  const int64_t num_bands = checkpoint.config.eval.timesteps;
+  if (const auto count = find_metric(losses, "val_samples")) {
+    table.row("validation", format_plural(static_cast<int64_t>(*count), "sample") + " at " +
+                                format_plural(num_bands, "timestep"));
+    add_rows(table, "trained weights", losses, "", num_bands);
   }
-  if (evaluation.averaged) add_rows(table, "averaged weights (EMA)", *evaluation.averaged);
+  if (find_metric(losses, "val_loss_ema")) {
+    add_rows(table, "averaged weights (EMA)", losses, "_ema", num_bands);
+  }
   add_scores(table,
              "scores of " + format_plural(checkpoint.config.scores.count, "generated picture") +
                  (checkpoint.has_average() ? " (EMA)" : ""),
@@ -120,15 +121,24 @@ void print_table(const OpenedCheckpoint& checkpoint, const Evaluation& evaluatio
 // In the training loop's order: trained weights, then averaged ones, which are also scored.
 Evaluation evaluate(MpiEnvironment& mpi, const OpenedCheckpoint& checkpoint, Session& session) {
   Evaluation evaluation;
-  const bool validates = session.num_validation() > 0;
-  if (validates) evaluation.trained = evaluate_validation(mpi, session);
-  if (checkpoint.has_average()) {
+  const auto load_average = [&] {
     mpi.run_on_all_ranks([&] {
       session.model =
           open_model(checkpoint.config, checkpoint.weights(CheckpointWeights::kAveraged));
       session.model->to_device(session.device);
     });
-    if (validates) evaluation.averaged = evaluate_validation(mpi, session);
+  };
+  std::function<void(const std::function<void()>&)> with_average;
+  if (checkpoint.has_average()) {
+    with_average = [&](const std::function<void()>& measure) {
+      load_average();
+      measure();
+    };
+  }
+  if (session.num_validation() > 0) {
+    evaluation.losses = validation_metrics(mpi, session, with_average);
+  } else if (with_average) {
+    load_average();
   }
   if (session.config.scores.metrics.empty()) return evaluation;
   std::optional<Scorer> scorer;
@@ -181,7 +191,7 @@ void evaluate_folder(MpiEnvironment& mpi, const EvalArguments& arguments) {
       score_folders(mpi, options, arguments.checkpoint.checkpoint, arguments.reference, device);
   if (mpi.rank() != 0) return;
   if (arguments.output == Output::kJson) {
-    print_json(std::nullopt, {.trained = {}, .averaged = {}, .scores = scores});
+    print_json(std::nullopt, {.losses = {}, .scores = scores});
     return;
   }
   ReportTable table;

@@ -14,6 +14,7 @@
 #include "launcher/inspect.h"
 #include "launcher/verbs.h"
 #include "trainer/run_plan.h"
+#include "trainer/session.h"
 
 namespace trireme {
 namespace {
@@ -48,18 +49,20 @@ void print_order(const InspectArguments& arguments) {
   const Config config = load(arguments.config).config;
   const auto dataset = LatentDataset::open({config.data.train.begin(), config.data.train.end()});
   const Split split(dataset->classes(), config.data.validation_fraction, config.run.seed);
-  int64_t num_training = 0;
-  for (size_t i = 0; i < dataset->classes().size(); ++i) num_training += split.num_training(i);
+  const auto repeats = sample_repeats(*dataset, config.data);
+  const int64_t num_training = TrainingSamples(dataset->classes(), split, repeats).num_draws();
   if (num_training == 0) {
     throw UsageError("data.validation_fraction leaves no sample to train on. Lower it.");
   }
-  const RunPlan plan = plan_run(config, 0, arguments.ranks, num_training);
+  const RunPlan plan = plan_run(config, arguments.ranks, num_training);
   const auto order = config.data.shuffle ? GlobalBatchSampler::Options::Order::kShuffled
                                          : GlobalBatchSampler::Options::Order::kByIndex;
-  const GlobalBatchSampler sampler(
-      dataset->classes(), split,
-      {.seed = config.run.seed, .global_batch = plan.global_batch, .order = order});
-  write_order(std::cout, sampler, first, last, plan.global_batch, plan.num_pieces);
+  const GlobalBatchSampler sampler(dataset->classes(), split,
+                                   {.seed = config.run.seed,
+                                    .global_batch = plan.global_batch,
+                                    .order = order,
+                                    .repeats = repeats});
+  write_order(std::cout, sampler, first, last, plan.num_pieces);
 }
 
 int inspect(const InspectArguments& arguments) {

@@ -130,7 +130,7 @@ ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments, StopSignal&
   std::optional<Session> session;
   mpi.run_on_all_ranks([&] {
     session = open_session(config, device);
-    (void)plan_run(config, mpi.rank(), mpi.world_size(), session->num_training());
+    (void)plan_run(config, mpi.world_size(), session->num_training());
   });
   // Last: --fresh removes an earlier run only once all else is known to be right.
   std::unique_ptr<RunDirectory> run;  // Rank 0; outlives the trainer.

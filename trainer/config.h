@@ -35,23 +35,38 @@ struct DataOptions {
   bool shuffle = true;
   double caption_dropout = 0.0;
   double flip = 0.0;
+  int64_t crop = 0;              // Side of a random square crop, in latent elements; 0: off.
+  std::vector<int64_t> repeats;  // Draws an epoch of each sample, by file of `train`; empty: 1.
 };
 
 struct BatchOptions {
-  int64_t global = 0;    // Samples per optimizer step over all ranks; 0: from per_rank.
-  int64_t per_rank = 0;  // 0: from global.
-  int64_t micro = 0;     // Samples per forward pass; 0: a rank's share, or global / shards.
+  int64_t global = 0;            // Samples per optimizer step over all ranks; 0: from per_rank.
+  int64_t per_rank = 0;          // 0: from global.
+  int64_t micro = 0;             // Samples per forward pass; 0: a rank's share, or global / shards.
+  std::vector<int64_t> grow_at;  // Batch-size warm-up: once so many samples were consumed …
+  std::vector<int64_t> grow_to;  // … this is the global batch.
 };
 
 enum class Prediction { kEpsilon, kVPrediction, kSample, kFlow };
+
+enum class LossName { kMse, kHuber };
+enum class TimestepDistribution { kUniform, kLogitNormal };
+enum class TimestepSampling { kIndependent, kLowDiscrepancy };
 
 struct ObjectiveOptions {
   Prediction prediction = Prediction::kEpsilon;
   double snr_gamma = 0.0;  // Min-SNR weighting; 0: off.
   double noise_offset = 0.0;
+  LossName loss = LossName::kMse;
+  double huber_delta = 1.0;
+  TimestepDistribution timestep_distribution = TimestepDistribution::kUniform;
+  TimestepSampling timestep_sampling = TimestepSampling::kIndependent;
+  std::array<double, 2> timestep_range = {0.0, 1.0};  // Part of the schedule.
+  double logit_mean = 0.0;                            // logit_normal
+  double logit_std = 1.0;
 };
 
-enum class BetaSchedule { kLinear, kScaledLinear, kSquaredCosCapV2, kSigmoid };
+enum class BetaSchedule { kLinear, kScaledLinear, kSquaredCosCapV2, kSigmoid, kExp, kLaplace };
 
 struct NoiseOptions {
   BetaSchedule schedule = BetaSchedule::kScaledLinear;
@@ -59,6 +74,7 @@ struct NoiseOptions {
   double beta_end = 0.012;
   int64_t timesteps = 1000;
   bool rescale_zero_terminal_snr = false;
+  std::vector<double> trained_betas;  // Instead of schedule, beta_start and beta_end; empty: none.
 };
 
 enum class OptimizerName { kAdamW, kAdam, kSgd, kLamb, kLars, kLion, kAdafactor };
@@ -74,6 +90,7 @@ struct OptimOptions {
   double weight_decay = 0.01;
   bool decay_norms_and_biases = true;
   double max_grad_norm = 1.0;                    // 0: off.
+  double max_grad_value = 0.0;                   // Of each element, before the norm; 0: off.
   std::map<std::string, double> lr_multipliers;  // Regular expression of names -> factor.
   int64_t lr_base_batch = 0;  // Global batch that lr was chosen for; 0: lr is used as it is.
   LrScaling lr_scaling = LrScaling::kLinear;
@@ -95,20 +112,43 @@ struct FreezeOptions {
   int64_t first_blocks = 0;  // Down blocks, middle and up blocks, counted from the input.
 };
 
+enum class MetricMode { kAuto, kMin, kMax };
+
 struct EarlyStoppingOptions {
-  std::string metric = "val_loss";
-  int64_t patience = 0;  // Evaluations without improvement; 0: off.
+  std::string metric = "val_loss";      // Any number of an evaluation.
+  MetricMode mode = MetricMode::kAuto;  // What is better.
+  int64_t patience = 0;                 // Evaluations without improvement; 0: off.
   double min_delta = 0.0;
 };
 
-enum class LrScheduleName { kConstant, kLinear, kCosine, kPolynomial, kWsd };
+enum class LrScheduleName {
+  kConstant,
+  kLinear,
+  kCosine,
+  kPolynomial,
+  kWsd,
+  kCosineWithRestarts,
+  kInverseSqrt
+};
 
 struct LrScheduleOptions {
   LrScheduleName name = LrScheduleName::kCosine;
-  int64_t warmup_steps = 100;
+  int64_t warmup_steps = 100;    // One of the three at most.
+  int64_t warmup_samples = 0;    // 0: from warmup_steps.
+  double warmup_fraction = 0.0;  // Of the run's steps; 0: from warmup_steps.
   double min_lr_ratio = 0.0;
   double power = 1.0;           // polynomial
   double decay_fraction = 0.2;  // wsd: share of the steps that decay
+  int64_t cycles = 1;           // cosine_with_restarts
+  int64_t timescale = 0;        // inverse_sqrt, steps; 0: the warm-up's, or 10,000 without one
+};
+
+enum class DivergencePolicy { kStop, kSkip };
+
+struct DivergenceOptions {
+  DivergencePolicy policy = DivergencePolicy::kStop;
+  int64_t max_skips = 10;     // Skipped updates in a row, beyond which the run stops.
+  double spike_factor = 0.0;  // A loss or gradient norm so many times its average; 0: only NaN.
 };
 
 struct EmaOptions {
@@ -128,14 +168,22 @@ struct ParallelOptions {
   bool activation_checkpointing = false;
 };
 
+enum class BestCheckpoint { kAuto, kSaved, kKept, kOff };
+
 struct CheckpointOptions {
   int64_t every_steps = 500;  // And at the end; 0: only at the end.
   int64_t keep = 3;
+  BestCheckpoint best = BestCheckpoint::kAuto;
 };
+
+// Auto: of the samples that are drawn. On: samples are also made where no VAE could draw them.
+enum class Memorisation { kAuto, kOn, kOff };
 
 struct EvalOptions {
   int64_t every_steps = 500;  // And before the first and after the last step; 0: off altogether.
   int64_t timesteps = 4;      // Points per validation sample.
+  bool overfit_gap = true;    // Evaluate as many training samples as well.
+  Memorisation memorisation = Memorisation::kAuto;
 };
 
 enum class SamplerName {
@@ -199,6 +247,7 @@ struct Config {
   FreezeOptions freeze;
   EarlyStoppingOptions early_stopping;
   LrScheduleOptions lr_schedule;
+  DivergenceOptions divergence;
   EmaOptions ema;
   ParallelOptions parallel;
   CheckpointOptions checkpoint;

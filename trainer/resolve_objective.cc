@@ -21,7 +21,8 @@ void settle(T& value, const T& of_scheduler, std::string_view key,
   }
   warnings.push_back(
       std::string(key) + " differs from what the model was trained with (" + file +
-      "): the configuration's value is used. Remove the key to use the model's own.");
+      "): the configuration's value is used, and the network has to unlearn its own first, which "
+      "costs many steps and may never end. Remove the key to use the model's own.");
 }
 }  // namespace
 
@@ -38,10 +39,25 @@ ResolvedObjective resolve_objective(const Config& config,
   };
   take(resolved.objective.prediction, scheduler->prediction, "objective.prediction");
   if (resolved.objective.prediction == Prediction::kFlow) return resolved;
-  take(resolved.noise.schedule, scheduler->noise.schedule, "noise.schedule");
-  take(resolved.noise.beta_start, scheduler->noise.beta_start, "noise.beta_start");
-  take(resolved.noise.beta_end, scheduler->noise.beta_end, "noise.beta_end");
-  take(resolved.noise.timesteps, scheduler->noise.timesteps, "noise.timesteps");
+  // A list of betas stands for the keys below it, of which none is then of interest.
+  const auto is_set = [&](std::string_view key) {
+    return std::find(keys_set.begin(), keys_set.end(), key) != keys_set.end();
+  };
+  const bool own_list = is_set("noise.trained_betas");
+  const bool own_formula = is_set("noise.schedule") || is_set("noise.beta_start") ||
+                           is_set("noise.beta_end") || is_set("noise.timesteps");
+  if (own_list || !own_formula || scheduler->noise.trained_betas.empty()) {
+    take(resolved.noise.trained_betas, scheduler->noise.trained_betas, "noise.trained_betas");
+  } else {
+    resolved.warnings.push_back("[noise] differs from the betas that the model was trained with (" +
+                                file + ": trained_betas): the configuration's values are used.");
+  }
+  if (!own_list) {
+    take(resolved.noise.schedule, scheduler->noise.schedule, "noise.schedule");
+    take(resolved.noise.beta_start, scheduler->noise.beta_start, "noise.beta_start");
+    take(resolved.noise.beta_end, scheduler->noise.beta_end, "noise.beta_end");
+    take(resolved.noise.timesteps, scheduler->noise.timesteps, "noise.timesteps");
+  }
   take(resolved.noise.rescale_zero_terminal_snr, scheduler->noise.rescale_zero_terminal_snr,
        "noise.rescale_zero_terminal_snr");
   return resolved;

@@ -12,6 +12,7 @@
 
 #include "core/error.h"
 #include "core/sha256.h"
+#include "data/latent_math.h"
 #include "trainer/adapters/lora.h"
 #include "trainer/diffusion/scheduler_config.h"
 #include "trainer/models/pretrained_folder.h"
@@ -23,10 +24,17 @@ std::vector<std::filesystem::path> paths_of(const std::vector<std::string>& name
   return {names.begin(), names.end()};
 }
 
-void check_data_fits(const LatentDataset& dataset, const DiffusionModel& model,
+void check_data_fits(const LatentDataset& dataset, const DiffusionModel& model, int64_t crop,
                      const std::string& key) {
   for (const auto& shape_class : dataset.classes()) {
-    const LatentShape& shape = shape_class.shape;
+    LatentShape shape = shape_class.shape;
+    if (crop > shape.height || crop > shape.width) {
+      throw UsageError("data.crop = " + std::to_string(crop) + " does not fit into latents of " +
+                       std::to_string(shape.height) + " x " + std::to_string(shape.width) + " (" +
+                       key + ": " + dataset.describe(shape_class.ranges.front().first) +
+                       "). Lower it, or leave such pictures out.");
+    }
+    shape = cropped_shape(shape, crop);
     const std::string place = key + ": " + dataset.describe(shape_class.ranges.front().first);
     if (shape.channels != model.in_channels()) {
       throw InputError(place + ": its latents have " + std::to_string(shape.channels) +
@@ -37,7 +45,9 @@ void check_data_fits(const LatentDataset& dataset, const DiffusionModel& model,
     if (shape.height % multiple != 0 || shape.width % multiple != 0) {
       throw InputError(place + ": its latents are " + std::to_string(shape.height) + " x " +
                        std::to_string(shape.width) + ", but the model needs multiples of " +
-                       std::to_string(multiple) + ". Pack the pictures at another resolution.");
+                       std::to_string(multiple) +
+                       (crop > 0 ? ". Choose another data.crop."
+                                 : ". Pack the pictures at another resolution."));
     }
   }
   if (model.cross_attention_dim() > 0) {
@@ -70,6 +80,21 @@ void use_channels_last(DiffusionModel& model) {
   if (AdapterSites* sites = model.adapter_sites()) {  // A base that rests under an adapter.
     for (const auto& site : *sites) convert(site.weight);
   }
+}
+
+TimestepOptions timestep_options(const Config& config, int64_t num_timesteps) {
+  using Options = TimestepOptions;
+  const ObjectiveOptions& objective = config.objective;
+  const bool is_logit = objective.timestep_distribution == TimestepDistribution::kLogitNormal;
+  const bool is_spread = objective.timestep_sampling == TimestepSampling::kLowDiscrepancy;
+  return {
+      .num_timesteps = num_timesteps,
+      .distribution =
+          is_logit ? Options::Distribution::kLogitNormal : Options::Distribution::kUniform,
+      .logit_mean = objective.logit_mean,
+      .logit_std = objective.logit_std,
+      .sampling = is_spread ? Options::Sampling::kLowDiscrepancy : Options::Sampling::kIndependent,
+      .range = objective.timestep_range};
 }
 
 std::unique_ptr<DiffusionModel> open_base(const Config& config) {
@@ -127,7 +152,7 @@ std::unique_ptr<DiffusionModel> open_model(const Config& config,
 }
 
 std::unique_ptr<GlobalBatchSampler> make_prior_sampler(const Session& session,
-                                                       int64_t global_batch) {
+                                                       const BatchSchedule& global_batch) {
   using Order = GlobalBatchSampler::Options::Order;
   const auto& classes = session.prior->classes();
   return std::make_unique<GlobalBatchSampler>(
@@ -144,9 +169,7 @@ const LatentDataset& Session::validation_dataset() const {
 }
 
 int64_t Session::num_training() const {
-  int64_t count = 0;
-  for (size_t c = 0; c < dataset->classes().size(); ++c) count += split->num_training(c);
-  return count;
+  return TrainingSamples(dataset->classes(), *split, repeats).num_draws();
 }
 
 int64_t Session::num_validation() const {
@@ -154,6 +177,21 @@ int64_t Session::num_validation() const {
   int64_t count = 0;
   for (size_t c = 0; c < dataset->classes().size(); ++c) count += split->num_validation(c);
   return count;
+}
+
+std::vector<SampleRepeats> sample_repeats(const LatentDataset& dataset, const DataOptions& data) {
+  std::vector<SampleRepeats> repeats;
+  if (data.repeats.empty()) return repeats;
+  const auto files = dataset.summaries();
+  check(files.size() == data.repeats.size(), "repeats for each file");
+  int64_t first = 0;
+  for (size_t f = 0; f < files.size(); ++f) {
+    int64_t count = 0;
+    for (const auto& bucket : files[f].buckets) count += bucket.num_samples;
+    repeats.push_back({.first = first, .count = count, .times = data.repeats[f]});
+    first += count;
+  }
+  return repeats;
 }
 
 Session open_session(Config config, const std::string& device,
@@ -169,12 +207,14 @@ Session open_session(Config config, const std::string& device,
   }
   session.split.emplace(session.dataset->classes(), config.data.validation_fraction,
                         config.run.seed);
+  session.repeats = sample_repeats(*session.dataset, config.data);
   session.model = open_model(config, weights);
-  check_data_fits(*session.dataset, *session.model, "data.train");
+  check_data_fits(*session.dataset, *session.model, config.data.crop, "data.train");
   if (session.validation_files) {
-    check_data_fits(*session.validation_files, *session.model, "data.validation");
+    check_data_fits(*session.validation_files, *session.model, config.data.crop, "data.validation");
   }
-  if (session.prior) check_data_fits(*session.prior, *session.model, "data.prior");
+  if (session.prior)
+    check_data_fits(*session.prior, *session.model, config.data.crop, "data.prior");
   if (session.num_training() == 0) {
     throw UsageError("no training samples are left: data.validation_fraction = " +
                      std::to_string(config.data.validation_fraction) + " of " +
@@ -185,15 +225,18 @@ Session open_session(Config config, const std::string& device,
     use_channels_last(*session.model);
   if (config.parallel.activation_checkpointing) session.model->use_activation_checkpointing();
   session.schedule = std::make_unique<NoiseSchedule>(config.noise);
+  validate_objective(config.objective, *session.schedule);
   session.sampling = find_sampling_rules(config, {config.model.weights, weights});
   if (draws_pictures(config)) {  // Else a mistake here harms nobody.
     (void)plan_sampling(config.sample, session.sampling, *session.schedule,
                         config.objective.prediction);
   }
   session.draw = {.seed = config.run.seed,
-                  .num_timesteps = session.schedule->num_timesteps(),
+                  .timesteps = timestep_options(config, session.schedule->num_timesteps()),
+                  .global_batch = 1,
                   .caption_dropout = config.data.caption_dropout,
                   .flip = config.data.flip,
+                  .crop = config.data.crop,
                   .noise_offset = config.objective.noise_offset,
                   .use_text = session.model->cross_attention_dim() > 0};
   session.prior_draw = session.draw;

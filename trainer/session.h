@@ -36,6 +36,7 @@ struct Session {
   std::unique_ptr<LatentDataset> validation_files;  // Of data.validation; null without.
   std::unique_ptr<LatentDataset> prior;             // Of data.prior; null without.
   std::optional<Split> split;
+  std::vector<SampleRepeats> repeats;  // Of data.repeats.
   std::unique_ptr<DiffusionModel> model;
   std::unique_ptr<NoiseSchedule> schedule;
   SamplingRules sampling;  // Of the model's scheduler config.
@@ -44,7 +45,7 @@ struct Session {
 
   // The data that validation reads and how its samples are found.
   [[nodiscard]] const LatentDataset& validation_dataset() const;
-  [[nodiscard]] int64_t num_training() const;
+  [[nodiscard]] int64_t num_training() const;  // Draws of an epoch.
   [[nodiscard]] int64_t num_validation() const;
 };
 
@@ -56,8 +57,12 @@ struct Session {
 
 // The order of the prior-preservation set, drawn like that of the training data, whose classes are
 // numbered before its own. REQUIRES: session.prior.
-[[nodiscard]] std::unique_ptr<GlobalBatchSampler> make_prior_sampler(const Session& session,
-                                                                     int64_t global_batch);
+[[nodiscard]] std::unique_ptr<GlobalBatchSampler> make_prior_sampler(
+    const Session& session, const BatchSchedule& global_batch);
+
+// data.repeats by sample index. Local.
+[[nodiscard]] std::vector<SampleRepeats> sample_repeats(const LatentDataset& dataset,
+                                                        const DataOptions& data);
 
 // Opens everything and checks that it fits together. `weights` as for open_model(). Throws
 // UsageError and InputError; call inside MpiEnvironment::run_on_all_ranks.

@@ -49,9 +49,10 @@ void StepLog::append(const JsonLine& line) {
 }
 
 void StepLog::step(const StepResult& result) {
-  const int64_t samples = result.step * options_.global_batch;
+  const int64_t samples = options_.global_batch.samples_after(result.step);
   const double epoch = static_cast<double>(samples) / static_cast<double>(options_.num_training);
-  const double rate = static_cast<double>(options_.global_batch) / result.step_seconds;
+  const double rate =
+      static_cast<double>(options_.global_batch.global_batch(result.step)) / result.step_seconds;
   JsonLine json;
   json.add("kind", std::string("train"))
       .add("step", result.step)
@@ -114,7 +115,8 @@ void StepLog::show_progress(const StepResult& result) {
        .loss = smoothed_.loss,
        .lr = result.lr,
        .grad_norm = result.grad_norm,
-       .images_per_second = static_cast<double>(options_.global_batch) / seconds,
+       .images_per_second =
+           static_cast<double>(options_.global_batch.global_batch(result.step)) / seconds,
        .data_share = smoothed_.data_seconds / seconds,
        .comm_share = smoothed_.comm_exposed_seconds / seconds,
        .seconds_left = seconds * static_cast<double>(options_.num_steps - result.step)},
@@ -139,35 +141,30 @@ void StepLog::sync() {
   tensorboard_.flush();
 }
 
-void StepLog::evaluation(int64_t step, const ValidationResult* result, const ValidationResult* ema,
-                         const std::vector<Score>& scores) {
+void StepLog::evaluation(int64_t step, const EvalMetrics& metrics) {
   JsonLine line;
   line.add("kind", std::string("eval")).add("step", step);
-  char text[160];
-  std::snprintf(text, sizeof text, "%8lld ", static_cast<long long>(step));
-  std::string message = text;
-  if (result != nullptr) {
-    line.add("val_loss", result->loss);
-    if (ema != nullptr) line.add("val_loss_ema", ema->loss);
-    for (size_t band = 0; band < result->band_losses.size(); ++band) {
-      line.add(("val_loss_band_" + std::to_string(band)).c_str(), result->band_losses[band]);
-    }
-    line.add("val_samples", result->num_samples);
-    std::snprintf(text, sizeof text, " validation loss %.5f", result->loss);
-    message += text;
-    if (ema != nullptr) {
-      std::snprintf(text, sizeof text, ", with EMA %.5f", ema->loss);
-      message += text;
-    }
-  }
-  for (const auto& score : scores) {
-    line.add(score.name.c_str(), score.value);
-    std::snprintf(text, sizeof text, "%s %s %.6g", message.back() == ' ' ? "" : ",",
-                  score.name.c_str(), score.value);
-    message += text;
-  }
+  for (const auto& [name, value] : metrics) line.add(name.c_str(), value);
   append(line);
-  log::info(message);
+  std::string message;
+  const auto say = [&](const char* name, const char* format) {
+    const auto value = find_metric(metrics, name);
+    if (!value) return;
+    char text[96];
+    std::snprintf(text, sizeof text, format, *value);
+    message += (message.empty() ? "" : ", ") + std::string(text);
+  };
+  say("val_loss", "validation loss %.5f");
+  say("val_loss_ema", "with EMA %.5f");
+  say("overfit_gap", "training minus validation %+.5f");
+  say("nearest_train_distance", "nearest training latents at %.3f");
+  say("memorised_fraction", "memorised %.3g");
+  for (const char* score : {"fid", "kid", "clip_score", "latent_frechet"}) {
+    say(score, (std::string(score) + " %.6g").c_str());
+  }
+  char place[16];
+  std::snprintf(place, sizeof place, "%8lld  ", static_cast<long long>(step));
+  if (!message.empty()) log::info(place + message);
 }
 
 void StepLog::event(int64_t step, const std::string& what, const JsonLine& details) {

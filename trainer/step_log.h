@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "trainer/evaluate/scores.h"
-#include "trainer/evaluate/validation.h"
+#include "data/batch_schedule.h"
+#include "trainer/evaluate/eval_metrics.h"
 #include "trainer/run_directory.h"
 #include "trainer/tensorboard_file.h"
 
@@ -54,7 +54,7 @@ class StepLog {
     int64_t first_step = 0;   // Steps completed before this start.
     bool is_resumed = false;  // Then what TensorBoard has up to first_step stays.
     int64_t num_steps = 0;
-    int64_t global_batch = 0;
+    BatchSchedule global_batch = 1;
     int64_t num_training = 0;  // Samples of an epoch.
     std::vector<HyperParameter> hyper_parameters = {};
   };
@@ -62,9 +62,7 @@ class StepLog {
   ~StepLog();  // Takes the progress line away.
 
   void step(const StepResult& result);
-  // `result` is null without validation data, `ema` without EMA.
-  void evaluation(int64_t step, const ValidationResult* result, const ValidationResult* ema,
-                  const std::vector<Score>& scores);
+  void evaluation(int64_t step, const EvalMetrics& metrics);
   // `details`: further members of the line.
   void event(int64_t step, const std::string& what, const JsonLine& details = {});
   // A picture that was drawn, for TensorBoard. A file that is not there is passed over.

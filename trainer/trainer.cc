@@ -8,8 +8,6 @@
 
 #include "core/log.h"
 #include "trainer/batch_tensors.h"
-#include "trainer/evaluate/sample_grid.h"
-#include "trainer/evaluate/validation.h"
 #include "trainer/freeze.h"
 #include "trainer/model_agreement.h"
 #include "trainer/optim/parameter_groups.h"
@@ -45,12 +43,15 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
       session_(std::move(session)),
       options_(std::move(options)),
       config_(session_.config),
+      guard_(config_.divergence, state_),
       clock_({.tracer = &tracer_, .track = tracer_.track("main thread")}),
       device_trace_(session_.device) {
   mpi_.run_on_all_ranks([&] {
-    plan_ = plan_run(config_, mpi_.rank(), mpi_.world_size(), session_.num_training());
-    scaled_ = scale_learning_rate(config_.optim, plan_.global_batch);
+    plan_ = plan_run(config_, mpi_.world_size(), session_.num_training());
+    scaled_ = scale_learning_rate(config_.optim, plan_.first_batch());
   });
+  session_.draw.global_batch = plan_.global_batch;
+  session_.prior_draw.global_batch = plan_.global_batch;
   {
     const ThreadsStartOn helpers(options_.helper_cpus);
     comm_ = options_.make_communicator
@@ -66,7 +67,8 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
       GlobalBatchSampler::Options{
           .seed = config_.run.seed,
           .global_batch = plan_.global_batch,
-          .order = config_.data.shuffle ? Order::kShuffled : Order::kByIndex});
+          .order = config_.data.shuffle ? Order::kShuffled : Order::kByIndex,
+          .repeats = session_.repeats});
   if (session_.prior) prior_sampler_ = make_prior_sampler(session_, plan_.global_batch);
   measure_and_allocate();
   if (options_.resume) mpi_.run_on_all_ranks([&] { load_checkpoint(); });
@@ -80,8 +82,8 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
         BatchLoader::Options{.draw = session_.draw,
                              .first_step = state_.step + 1,
                              .last_step = plan_.steps,
-                             .rank_first = plan_.rank_first,
-                             .rank_count = plan_.rank_count,
+                             .rank = mpi_.rank(),
+                             .num_ranks = mpi_.world_size(),
                              .micro = plan_.micro,
                              .trace = {&tracer_, tracer_.track("loader")},
                              .prior = prior_source()});
@@ -107,7 +109,7 @@ std::optional<BatchLoader::PriorSource> Trainer::prior_source() const {
   return BatchLoader::PriorSource{.dataset = session_.prior.get(),
                                   .sampler = prior_sampler_.get(),
                                   .draw = session_.prior_draw,
-                                  .first_position = plan_.global_batch,
+                                  .first_position = plan_.last_batch(),
                                   .loss_weight = config_.data.prior_weight};
 }
 
@@ -212,27 +214,34 @@ ExitCode Trainer::train() {
     return ExitCode::kStopped;
   }
   if (state_.step == 0 && !options_.resume) evaluate();
+  if (stops_early()) {
+    log::info("the run has stopped early at step " + std::to_string(state_.step) +
+              "; nothing is left to do (--fresh starts over)");
+    return ExitCode::kDone;
+  }
   last_end_ = Clock::now();
-  const size_t may_lag = cuda_index(session_.device) >= 0 ? 1 : 0;
-  const auto& early = config_.early_stopping;
+  // What decides about the next update must have been read before it.
+  const size_t may_lag = cuda_index(session_.device) >= 0 && !guard_.may_skip() ? 1 : 0;
   while (state_.step < plan_.steps) {
     follow_trace();
     launch_step();
     while (in_flight_.size() > (is_something_due() || stop_agreed_ ? 0 : may_lag)) record_step();
     const bool is_last = state_.step == plan_.steps;
+    metric_.reset();
     if (is_evaluation_due()) evaluate();
-    const bool stops_early =
-        early.patience > 0 && state_.evaluations_without_improvement >= early.patience;
-    if (is_last || stop_agreed_ || stops_early || is_checkpoint_due()) save_checkpoint();
+    const bool stops = stops_early();
+    if (stops && log_) log_->event(state_.step, "early_stop");  // Before it is saved.
+    const bool is_regular = is_last || stop_agreed_ || stops || is_checkpoint_due();
+    const bool is_best = is_best_to_save(is_regular ? Saves::kAnyway : Saves::kIfBest);
+    if (is_regular || is_best) save_checkpoint();
     if (stop_agreed_ && !is_last) {
       log::info("stopped after step " + std::to_string(state_.step) + " with a checkpoint" +
                 reason_to_stop() + "; the same command goes on from there");
       return ExitCode::kStopped;
     }
-    if (stops_early) {
-      if (log_) log_->event(state_.step, "early_stop");
-      log::info(early.metric + " has not improved for " + std::to_string(early.patience) +
-                " evaluations: stopped early");
+    if (stops) {
+      log::info(config_.early_stopping.metric + " has not improved for " +
+                std::to_string(config_.early_stopping.patience) + " evaluations: stopped early");
       return ExitCode::kDone;
     }
     if (is_something_due()) last_end_ = Clock::now();
@@ -257,67 +266,5 @@ bool Trainer::is_something_due() const {
 bool Trainer::is_checkpoint_due() const {
   const int64_t every = config_.checkpoint.every_steps;
   return every > 0 && state_.step % every == 0;
-}
-
-bool Trainer::is_evaluation_due() const {
-  const int64_t every = config_.eval.every_steps;
-  return every > 0 && (state_.step == plan_.steps || state_.step % every == 0);
-}
-
-void Trainer::evaluate() {
-  if (config_.eval.every_steps == 0) return;
-  wait_for_parameters();
-  const auto span = clock_.measure(Phase::kEvaluation);
-  if (log_) log_->activity("step " + std::to_string(state_.step) + ": evaluating");
-  std::optional<ValidationResult> raw;
-  std::optional<ValidationResult> averaged;
-  if (session_.num_validation() > 0) {
-    raw = evaluate_validation(mpi_, session_);
-    if (ema_) {
-      exchange_average();
-      averaged = evaluate_validation(mpi_, session_);
-      exchange_average();
-    }
-  }
-  const std::vector<Score> scores = score();
-  std::vector<Score> results = scores;
-  if (raw) results.push_back({"val_loss", raw->loss});
-  if (averaged) results.push_back({"val_loss_ema", averaged->loss});
-  note_for_early_stopping(results);
-  if (log_ && !results.empty()) {
-    log_->evaluation(state_.step, raw ? &*raw : nullptr, averaged ? &*averaged : nullptr, scores);
-  }
-  sample();
-}
-
-std::vector<Score> Trainer::score() {
-  if (!scorer_ || !scores_are_due(config_.scores, state_.step, plan_.steps)) return {};
-  if (ema_) exchange_average();
-  auto scores = scorer_->evaluate(mpi_, session_, score_cache(config_, options_.run_dir));
-  if (ema_) exchange_average();
-  return scores;
-}
-
-void Trainer::sample() {
-  if (config_.sample.count == 0) return;
-  if (ema_) exchange_average();
-  char name[32];
-  std::snprintf(name, sizeof name, "step-%08lld.png", static_cast<long long>(state_.step));
-  write_sample_grid(mpi_, session_, options_.run_dir / "samples" / name);
-  if (log_) log_->picture(state_.step, "samples", options_.run_dir / "samples" / name);
-  if (ema_) exchange_average();
-}
-
-void Trainer::note_for_early_stopping(const std::vector<Score>& results) {
-  const auto found = std::ranges::find(results, config_.early_stopping.metric, &Score::name);
-  if (found == results.end()) return;
-  const double metric =
-      found->name == "clip_score" ? -found->value : found->value;  // More is better.
-  const bool improved =
-      state_.evaluations == 0 || metric < state_.best_metric - config_.early_stopping.min_delta;
-  ++state_.evaluations;
-  state_.evaluations_without_improvement =
-      improved ? 0 : state_.evaluations_without_improvement + 1;
-  if (improved) state_.best_metric = metric;
 }
 }  // namespace trireme

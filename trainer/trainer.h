@@ -21,6 +21,8 @@
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/device_trace.h"
 #include "trainer/diffusion/noise_schedule.h"
+#include "trainer/divergence.h"
+#include "trainer/evaluate/eval_metrics.h"
 #include "trainer/evaluate/scores.h"
 #include "trainer/host_copy.h"
 #include "trainer/noise_scale.h"
@@ -91,7 +93,14 @@ class Trainer {
   void launch_step();
   void accumulate_piece(int64_t piece, std::vector<at::Tensor>& losses);
   void update(const StepInFlight& flight);
+  void clip_values();
   [[nodiscard]] at::Tensor clip_factor() const;
+  [[nodiscard]] double base_lr(int64_t step) const;  // After scaling with the step's batch.
+  [[nodiscard]] double global_batch(int64_t step) const;
+  void judge(const StepInFlight& flight, const StepMessage::Content& content,
+             const StepResult& result);
+  void keep_last_weights(int64_t diverged_step);
+  [[nodiscard]] bool weights_are_finite() const;
   [[nodiscard]] StepResult read_step();
   void note_noise(const StepMessage::Content& content, StepResult& result);
   [[noreturn]] void throw_diverged(const StepInFlight& flight, const StepMessage::Content& content);
@@ -101,7 +110,7 @@ class Trainer {
   void record_step();
   [[nodiscard]] at::Tensor micro_losses(const LatentBatch& batch, const BatchTensors& tensors);
   [[nodiscard]] int64_t num_sources() const;
-  [[nodiscard]] int64_t passes_per_piece() const;
+  [[nodiscard]] int64_t passes_per_piece() const;  // Of the step to be launched.
   [[nodiscard]] std::optional<BatchLoader::PriorSource> prior_source() const;
   void fetch_batches();
   [[nodiscard]] bool wants_to_stop() const;
@@ -111,11 +120,16 @@ class Trainer {
   void wait_for_parameters();
   void exchange_average();
   void evaluate();
-  [[nodiscard]] std::vector<Score> score();
-  void sample();
+  [[nodiscard]] EvalMetrics score();
+  [[nodiscard]] EvalMetrics sample();
+  [[nodiscard]] EvalMetrics measure_samples(const std::string& name);
   [[nodiscard]] bool is_evaluation_due() const;
   [[nodiscard]] bool is_checkpoint_due() const;
-  void note_for_early_stopping(const std::vector<Score>& results);
+  [[nodiscard]] bool stops_early() const;
+  [[nodiscard]] double metric_sign() const;
+  void note_evaluation(const EvalMetrics& metrics);
+  enum class Saves { kAnyway, kIfBest };
+  [[nodiscard]] bool is_best_to_save(Saves saves);
   [[nodiscard]] NamedTensors optimizer_state();
   [[nodiscard]] ExitCode train();
   // trainer_report.cc: what a person is told.
@@ -151,6 +165,8 @@ class Trainer {
   std::vector<LatentBatch> batches_;  // Of the step under way.
   std::unique_ptr<BatchUpload> upload_;
   CheckpointState state_;
+  DivergenceGuard guard_;
+  std::optional<double> metric_;  // early_stopping.metric of the evaluation after this step.
   int64_t last_checkpoint_step_ = -1;
   bool stop_agreed_ = false;
   double last_step_seconds_ = 0.0;

@@ -27,11 +27,11 @@ NamedTensors on_cpu(const NamedTensors& tensors) {
 void Trainer::load_checkpoint() {
   const auto& folder = *options_.resume;
   state_ = open_checkpoint(folder, Verify::kSizes);
-  if (state_.samples != state_.step * plan_.global_batch) {
+  if (state_.samples != plan_.global_batch.samples_after(state_.step)) {
     throw UsageError(
         "the run in " + options_.run_dir.string() + " has a global batch of " +
         std::to_string(state_.samples / std::max<int64_t>(state_.step, 1)) +
-        ", this start one of " + std::to_string(plan_.global_batch) +
+        ", this start one of " + std::to_string(plan_.first_batch()) +
         ": batch.per_rank times the number of ranks changed. Start as many ranks as before, or set "
         "batch.global, which holds at any number of ranks.");
   }
@@ -64,8 +64,14 @@ NamedTensors Trainer::optimizer_state() {
 
 void Trainer::save_checkpoint() {
   if (last_checkpoint_step_ == state_.step) return;
-  last_checkpoint_step_ = state_.step;
   wait_for_parameters();
+  mpi_.run_on_all_ranks([&] {
+    if (weights_are_finite()) return;
+    throw DivergedError("training diverged: after step " + std::to_string(state_.step) +
+                        " some weights are not finite. No checkpoint was written of them; the "
+                        "newest one holds finite weights. Lower optim.lr.");
+  });
+  last_checkpoint_step_ = state_.step;
   const auto span = clock_.measure(Phase::kCheckpoint);
   if (log_) log_->activity("step " + std::to_string(state_.step) + ": writing a checkpoint");
   NamedTensors optimizer = optimizer_state();

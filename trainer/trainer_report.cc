@@ -43,6 +43,10 @@ const char* name_of(LrScheduleName name) {
       return "polynomial";
     case LrScheduleName::kWsd:
       return "warm-up, stable, decay";
+    case LrScheduleName::kCosineWithRestarts:
+      return "cosine with restarts";
+    case LrScheduleName::kInverseSqrt:
+      return "inverse square root";
   }
   return "";
 }
@@ -97,15 +101,20 @@ void Trainer::announce() const {
   log::info("data   " + counted(session_.num_training()) + " training and " +
             counted(session_.num_validation()) + " validation samples, " +
             shapes_text(*session_.dataset));
-  log::info("batch  " + counted(plan_.global_batch) + " = " +
+  log::info("batch  " + counted(plan_.first_batch()) + " = " +
             plural(plan_.num_pieces, is_reproducible ? "shard" : "rank") + " x " +
-            plural(plan_.micros_per_piece, "micro-batch") + " x " + counted(plan_.micro) +
+            plural(plan_.micros_per_piece(1), "micro-batch") + " x " + counted(plan_.micro) +
             (is_reproducible ? ", the same bits at any number of ranks" : ""));
-  log::info("lr     " + scaled_.rule + "; " + name_of(config_.lr_schedule.name) + ", warm-up " +
-            plural(config_.lr_schedule.warmup_steps, "step"));
-  log::info("plan   " + plural(plan_.steps, "step") + ", " +
-            counted(plan_.steps * plan_.global_batch) + " samples, " +
-            formatted("%.4g", static_cast<double>(plan_.steps * plan_.global_batch) /
+  for (const auto& phase : plan_.global_batch.phases()) {
+    if (phase.first_step == 1 || phase.first_step > plan_.steps) continue;
+    log::info("       from step " + counted(phase.first_step) + " " + counted(phase.global_batch) +
+              ", lr " + scale_learning_rate(config_.optim, phase.global_batch).rule);
+  }
+  log::info("lr     " + scaled_.rule + "; " + name_of(plan_.lr_schedule.name) + ", warm-up " +
+            plural(plan_.lr_schedule.warmup_steps, "step"));
+  const int64_t num_samples = plan_.global_batch.samples_after(plan_.steps);
+  log::info("plan   " + plural(plan_.steps, "step") + ", " + counted(num_samples) + " samples, " +
+            formatted("%.4g", static_cast<double>(num_samples) /
                                   static_cast<double>(session_.num_training())) +
             " epochs; evaluation " + every(config_.eval.every_steps, "off") + ", checkpoint " +
             every(config_.checkpoint.every_steps, "at the end"));
@@ -113,9 +122,9 @@ void Trainer::announce() const {
     log::warn(std::to_string(idle) +
               " GPU(s) of this machine stay idle: `trireme launch CONFIG` starts one rank a GPU");
   }
-  if (config_.lr_schedule.warmup_steps > plan_.steps) {
-    log::warn("lr_schedule.warmup_steps = " + std::to_string(config_.lr_schedule.warmup_steps) +
-              " is longer than the run of " + std::to_string(plan_.steps) +
+  if (plan_.lr_schedule.warmup_steps > plan_.steps) {
+    log::warn("the warm-up of " + std::to_string(plan_.lr_schedule.warmup_steps) +
+              " steps is longer than the run of " + std::to_string(plan_.steps) +
               " steps: the learning rate never reaches its value");
   }
   if (state_.step > 0) {
@@ -182,7 +191,12 @@ void Trainer::report_time(double wall_seconds, const std::string& outcome) {
   TimeReport report{.ranks = {},
                     .wall_seconds = wall_seconds,
                     .num_steps = state_.step - first_step_,
-                    .global_batch = plan_.global_batch};
+                    .global_batch = 0};
+  if (report.num_steps > 0) {  // The mean, where it grew.
+    report.global_batch = (plan_.global_batch.samples_after(state_.step) -
+                           plan_.global_batch.samples_after(first_step_)) /
+                          report.num_steps;
+  }
   for (size_t rank = 0; rank < hosts.size(); ++rank) {
     auto& entry = report.ranks.emplace_back(TimeReport::Rank{.host = hosts[rank]});
     std::memcpy(entry.seconds.data(), seconds[rank].data(), sizeof entry.seconds);

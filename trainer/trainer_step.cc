@@ -36,7 +36,17 @@ at::Tensor Trainer::micro_losses(const LatentBatch& batch, const BatchTensors& t
 int64_t Trainer::num_sources() const { return session_.prior ? 2 : 1; }
 
 // A micro-batch of each source in turn.
-int64_t Trainer::passes_per_piece() const { return plan_.micros_per_piece * num_sources(); }
+int64_t Trainer::passes_per_piece() const {
+  return plan_.micros_per_piece(state_.step + 1) * num_sources();
+}
+
+double Trainer::global_batch(int64_t step) const {
+  return static_cast<double>(plan_.global_batch.global_batch(step));
+}
+
+double Trainer::base_lr(int64_t step) const {
+  return scale_learning_rate(config_.optim, plan_.global_batch.global_batch(step)).lr;
+}
 
 // A rank whose data is bad says so before any rank starts the step's collectives.
 void Trainer::fetch_batches() {
@@ -69,7 +79,7 @@ StepResult Trainer::run_step() {
 void Trainer::launch_step() {
   StepInFlight flight;
   flight.step = state_.step + 1;
-  flight.lr = learning_rate(config_.lr_schedule, scaled_.lr, flight.step, plan_.steps);
+  flight.lr = learning_rate(plan_.lr_schedule, base_lr(flight.step), flight.step, plan_.steps);
   flight.data_seconds = timed_fetch();
   upload_->start(batches_.front());
   reducer_->begin_step();
@@ -87,7 +97,7 @@ void Trainer::launch_step() {
   flight.comm_exposed_seconds = reducer_->exposed_seconds();
   if (gather_) flight.comm_exposed_seconds += gather_->take_exposed_seconds();
   state_.step = flight.step;
-  state_.samples = flight.step * plan_.global_batch;
+  state_.samples = plan_.global_batch.samples_after(flight.step);
   in_flight_.push_back(std::move(flight));
 }
 
@@ -116,14 +126,13 @@ void Trainer::accumulate_piece(int64_t piece, std::vector<at::Tensor>& losses) {
     const auto span = clock_.measure(Phase::kBackward);
     if (pass + 1 == num_passes) reducer_->arm();  // Its gradients complete the piece.
     const double weight = batches_[index].loss_weight;
-    (micro_loss.sum() * weight * scaler_->scale() / static_cast<double>(plan_.global_batch))
-        .backward();
+    (micro_loss.sum() * weight * scaler_->scale() / global_batch(state_.step + 1)).backward();
     const torch::NoGradGuard no_grad;
     losses.push_back(micro_loss.detach());
     const at::Tensor sum = losses.back().sum(at::kDouble);
     message_->piece_loss(number).add_(sum, weight);
     if (pass % num_sources() == 1) message_->piece_prior_loss(number).add_(sum);
-    if (plan_.num_pieces == 1 && pass + 1 == num_sources() && plan_.micros_per_piece > 1) {
+    if (plan_.num_pieces == 1 && pass + 1 == num_sources() && num_passes > num_sources()) {
       for (const auto& bucket : buckets_->flat()) {
         squares.add_(internal::sum_of_squares_of(bucket.grads));
       }
@@ -139,10 +148,28 @@ at::Tensor Trainer::clip_factor() const {
   const double max_norm = config_.optim.max_grad_norm;
   const at::Tensor factor =
       max_norm > 0 ? (max_norm / (norm + 1e-6)).clamp_max(1.0) : torch::ones_like(norm);
-  const at::Tensor is_finite = norm.isfinite().logical_and(message_->loss_sum().isfinite());
-  return torch::where(is_finite, factor / scaler_->scale(),
+  at::Tensor is_usable = norm.isfinite().logical_and(message_->loss_sum().isfinite());
+  if (guard_.knows_spikes()) {  // The host decides, so it waits.
+    const double loss = message_->loss_sum().item<double>() / global_batch(state_.step + 1);
+    if (guard_.is_spike(loss, norm.item<double>())) is_usable = torch::zeros_like(is_usable);
+  }
+  return torch::where(is_usable, factor / scaler_->scale(),
                       torch::full_like(factor, std::numeric_limits<double>::quiet_NaN()))
       .to(torch::kFloat);
+}
+
+// By element, before the norm's factor; both refer to the gradient as it was reduced.
+void Trainer::clip_values() {
+  const double bound = config_.optim.max_grad_value;
+  if (bound <= 0) return;
+  for (auto& bucket : buckets_->flat()) {
+    if (scaler_->is_active()) {
+      const at::Tensor scaled = scaler_->scale().to(bucket.grads.scalar_type()) * bound;
+      bucket.grads.clamp_(-scaled, scaled);
+    } else {
+      bucket.grads.clamp_(-bound, bound);
+    }
+  }
 }
 
 void Trainer::update(const StepInFlight& flight) {
@@ -157,8 +184,10 @@ void Trainer::update(const StepInFlight& flight) {
   if (wants_to_stop()) message_->request_stop();
   message_->exchange();
 
+  clip_values();
   const at::Tensor factor = clip_factor();
-  optimizer_->step(flight.step, flight.lr, factor);
+  // Skipped steps do not count for bias correction.
+  optimizer_->step(flight.step - state_.skipped, flight.lr, factor);
   scaler_->update(factor.isfinite().logical_not());
   if (has_checksums) {
     message_->add_parameter_checksum(checksum_of(flat, slices_, Checksummed::kParameters));
@@ -180,12 +209,12 @@ StepResult Trainer::read_step() {
                     .data_seconds = flight.data_seconds,
                     .comm_exposed_seconds = flight.comm_exposed_seconds};
   for (const double piece : content.piece_losses) {
-    result.loss += piece / static_cast<double>(plan_.global_batch);
+    result.loss += piece / global_batch(flight.step);
   }
   if (session_.prior) {
     result.prior_loss = 0.0;
     for (const double piece : content.piece_prior_losses) {
-      *result.prior_loss += piece / static_cast<double>(plan_.global_batch);
+      *result.prior_loss += piece / global_batch(flight.step);
     }
   }
   result.grad_norm = std::sqrt(content.squared_norm) / content.loss_scale;
@@ -194,26 +223,43 @@ StepResult Trainer::read_step() {
                         .parameters = content.parameter_checksum};
   }
   if (scaler_->is_active()) result.loss_scale = content.loss_scale;
-  note_noise(content, result);
   const bool is_finite = std::isfinite(result.loss) && std::isfinite(result.grad_norm);
+  if (is_finite) note_noise(content, result);
   // Fp16's gradients may overflow: the update was left out, and the loss scale halved.
   const bool is_overflow =
       scaler_->is_active() && std::isfinite(result.loss) && content.loss_scale > 1.0;
-  if (!is_finite && !is_overflow) throw_diverged(flight, content);
+  if (is_finite || !is_overflow) judge(flight, content, result);
   return result;
+}
+
+void Trainer::judge(const StepInFlight& flight, const StepMessage::Content& content,
+                    const StepResult& result) {
+  switch (guard_.judge(result.loss, result.grad_norm)) {  // Of reduced values: all ranks agree.
+    case DivergenceGuard::Verdict::kUpdate:
+      return;
+    case DivergenceGuard::Verdict::kSkip:
+      log::warn("step " + std::to_string(flight.step) + " makes no update: " + guard_.reason());
+      if (log_) {
+        log_->event(flight.step, "skipped_update", JsonLine().add("reason", guard_.reason()));
+      }
+      return;
+    case DivergenceGuard::Verdict::kStop:
+      keep_last_weights(flight.step);
+      throw_diverged(flight, content);
+  }
 }
 
 void Trainer::note_noise(const StepMessage::Content& content, StepResult& result) {
   const bool has_pieces = plan_.num_pieces > 1;
-  if (!has_pieces && plan_.micros_per_piece == 1) return;
+  const int64_t micros_per_piece = plan_.micros_per_piece(result.step);
+  if (!has_pieces && micros_per_piece == 1) return;
   double small_squares = 0.0;
   for (const double squares : content.piece_squares) small_squares += squares;
   // Gradients are of sums over samples, divided by the global batch: what a small batch of n gave
   // is n / batch of its mean gradient.
-  const auto num_small =
-      static_cast<double>(has_pieces ? plan_.num_pieces : plan_.micros_per_piece);
+  const auto num_small = static_cast<double>(has_pieces ? plan_.num_pieces : micros_per_piece);
   const double shares = has_pieces ? num_small : 1.0;
-  const auto batch = static_cast<double>(plan_.global_batch);
+  const double batch = global_batch(result.step);
   const double scale = content.loss_scale * content.loss_scale;
   const auto estimate = GradientNoiseScale::estimate(
       {.small_squares = small_squares / shares * num_small * num_small / scale,
@@ -226,10 +272,11 @@ void Trainer::note_noise(const StepMessage::Content& content, StepResult& result
 }
 
 std::string Trainer::describe_position(int64_t step, int64_t position) const {
-  const bool is_prior = position >= plan_.global_batch;
+  const int64_t batch = plan_.global_batch.global_batch(step);
+  const bool is_prior = position >= batch;
   const auto& sampler = is_prior ? *prior_sampler_ : *sampler_;
   const auto& dataset = is_prior ? *session_.prior : *session_.dataset;
-  const int64_t place = is_prior ? position - plan_.global_batch : position;
+  const int64_t place = is_prior ? position - batch : position;
   const int64_t sample = sampler.draws(step, place, 1).front().sample;
   return std::to_string(sample) + " (" + dataset.describe(sample) + ")";
 }
@@ -237,19 +284,20 @@ std::string Trainer::describe_position(int64_t step, int64_t position) const {
 std::string Trainer::describe_bad_samples(const StepInFlight& flight) const {
   // Positions of the batch, and of the prior batch those after them.
   std::vector<int64_t> positions;
+  const int64_t batch = plan_.global_batch.global_batch(flight.step);
+  const int64_t share = batch / mpi_.world_size();
   for (size_t i = 0; i < flight.losses.size(); ++i) {
     const at::Tensor host = flight.losses[i].cpu().contiguous();
     const int64_t micro = static_cast<int64_t>(i) / num_sources();
     const bool is_prior = static_cast<int64_t>(i) % num_sources() == 1;
-    const int64_t first =
-        plan_.rank_first + micro * plan_.micro + (is_prior ? plan_.global_batch : 0);
+    const int64_t first = mpi_.rank() * share + micro * plan_.micro + (is_prior ? batch : 0);
     for (int64_t k = 0; k < host.numel(); ++k) {
       if (!std::isfinite(host.const_data_ptr<float>()[k])) positions.push_back(first + k);
     }
   }
   const bool some_loss = !positions.empty();
   if (!some_loss) {
-    for (int64_t i = 0; i < plan_.rank_count; ++i) positions.push_back(plan_.rank_first + i);
+    for (int64_t i = 0; i < share; ++i) positions.push_back(mpi_.rank() * share + i);
   }
   std::string text = some_loss ? "loss not finite for " : "gradient not finite, from ";
   text += positions.size() == 1 ? "sample " : "samples ";
@@ -267,7 +315,8 @@ void Trainer::throw_diverged(const StepInFlight& flight, const StepMessage::Cont
       ". The data is finite, and the update was not made: the weights are those of the step "
       "before. Look at these samples; lower optim.lr, set optim.max_grad_norm, or lengthen "
       "lr_schedule.warmup_steps, and go on from the last checkpoint.";
-  const std::string what = "training diverged at step " + std::to_string(flight.step) + ": ";
+  const std::string what =
+      "training diverged at step " + std::to_string(flight.step) + ": " + guard_.reason() + "; ";
   const auto is_bad = [&](int64_t piece) {
     const auto index = static_cast<size_t>(piece);
     return !std::isfinite(content.piece_losses[index]) ||
@@ -282,7 +331,11 @@ void Trainer::throw_diverged(const StepInFlight& flight, const StepMessage::Cont
       }
     }
   });
-  throw DivergedError(what + "the summed gradient is not finite, though each rank's is" + cure);
+  throw DivergedError(what +
+                      (std::isfinite(content.squared_norm)
+                           ? "no number is wrong in itself"
+                           : "the summed gradient is not finite, though each rank's is") +
+                      cure);
 }
 
 void Trainer::wait_for_parameters() {

@@ -127,6 +127,25 @@ TEST_F(CheckpointTest, LatestIsARelativeLinkToTheNewest) {
   EXPECT_EQ(open_checkpoint(checkpoints_ / "latest", Verify::kChecksums).step, 2);
 }
 
+TEST_F(CheckpointTest, TheBestIsKeptBesideTheNewest) {
+  for (int64_t step = 1; step <= 6; ++step) {
+    CheckpointContent next = content(step);
+    next.state.best_step = step < 3 ? step : 3;
+    next.state.best_step_metric = 0.125;
+    next.state.updates = step - 1;
+    next.state.loss_average = 0.1;
+    write_checkpoint(checkpoints_, next, 2);
+  }
+  EXPECT_THAT(names(), UnorderedElementsAre("step-00000003", "step-00000005", "step-00000006",
+                                            "latest", "best"));
+  EXPECT_EQ(fs::read_symlink(checkpoints_ / "best"), "step-00000003");
+  const CheckpointState state = open_checkpoint(checkpoints_ / "latest", Verify::kChecksums);
+  EXPECT_EQ(state.best_step, 3);
+  EXPECT_EQ(state.best_step_metric, 0.125);
+  EXPECT_EQ(state.updates, 5);
+  EXPECT_EQ(state.loss_average, 0.1);
+}
+
 TEST_F(CheckpointTest, OnlyTheNewestAreKept) {
   for (int64_t step = 1; step <= 5; ++step) write(step, 2);
   EXPECT_THAT(names(), UnorderedElementsAre("step-00000004", "step-00000005", "latest"));

@@ -192,6 +192,39 @@ TEST(EvaluationBatchTest, PointsAreSpreadOverTheSchedule) {
   }
 }
 
+TEST(MakeBatchTest, CropsAreSquaresOfTheirPlaceAndEveryPlaceIsTaken) {
+  const FakeDataset dataset(64);  // (2, 2, 3): side 2 leaves two places to the right, one down.
+  const auto batch =
+      make_training_batch(dataset, {.seed = 42, .crop = 2}, 1, 0, first_draws(64, 1));
+  EXPECT_EQ(batch.shape, (LatentShape{2, 2, 2}));
+  ASSERT_EQ(batch.latents.size(), 64U * 8U);
+  ASSERT_EQ(batch.noise.size(), 64U * 8U);
+  std::vector<int64_t> times(2);
+  for (int64_t sample = 0; sample < 64; ++sample) {
+    const auto left =
+        static_cast<int64_t>(uint64_t{word(Stream::kAugmentation, 1, sample, 2)} * 2 >> 32);
+    ++times[static_cast<size_t>(left)];
+    const float* latent = batch.latents.data() + sample * 8;
+    for (int64_t i = 0; i < 8; ++i) {  // Channel, row, column.
+      const int64_t element = i / 4 * 6 + i % 4 / 2 * 3 + i % 2 + left;
+      EXPECT_EQ(latent[i], static_cast<float>(10 * sample + element));
+    }
+  }
+  EXPECT_GT(times[0], 16);
+  EXPECT_GT(times[1], 16);
+}
+
+TEST(MakeBatchTest, EvaluationCropsTheMiddleAndMayBorrowNoise) {
+  const FakeDataset dataset(10);
+  const DrawOptions options{.seed = 42, .crop = 1};
+  const auto own = make_evaluation_batch(dataset, options, {3, 6}, 1, 4);
+  EXPECT_EQ(own.latents[0], 31.0F);  // Row 0 of 2, column 1 of 3.
+  const auto borrowed = make_evaluation_batch(dataset, options, {8, 9}, 1, 4, {3, 6});
+  EXPECT_EQ(borrowed.noise, own.noise);
+  EXPECT_EQ(borrowed.timesteps, own.timesteps);
+  EXPECT_EQ(borrowed.latents[0], 81.0F);
+}
+
 class BatchLoaderTest : public testing::Test {
  protected:
   static GlobalBatchSampler make_sampler(const FakeDataset& dataset) {
@@ -201,8 +234,8 @@ class BatchLoaderTest : public testing::Test {
     return {.draw = {.seed = 42},
             .first_step = 2,
             .last_step = 4,
-            .rank_first = 4,
-            .rank_count = 4,
+            .rank = 1,
+            .num_ranks = 2,
             .micro = 2,
             .num_ahead = 2};
   }

@@ -219,9 +219,49 @@ TEST(GlobalBatchSamplerTest, StepsTakeClassesByDueTime) {
     for (size_t i = 0; i < batches.size(); ++i) {
       const auto place = sampler.place(static_cast<int64_t>(i) + 1);
       ASSERT_EQ(place.class_index, batches[i].class_index) << "step " << i + 1;
-      ASSERT_EQ(place.batch_in_class, batches[i].batch) << "step " << i + 1;
+      ASSERT_EQ(static_cast<int64_t>(place.first), 4 * batches[i].batch) << "step " << i + 1;
       EXPECT_EQ(sampler.shape(static_cast<int64_t>(i) + 1).width,
                 8 * (static_cast<int64_t>(batches[i].class_index) + 1));
+    }
+  }
+}
+
+// The same definition where the batch grows: within a phase, batches of what each class has left,
+// by the time at which they end.
+TEST(GlobalBatchSamplerTest, AGrowingBatchTakesClassesByDueTime) {
+  for (const std::vector<int64_t>& sizes :
+       {std::vector<int64_t>{10, 20, 30}, {7, 1, 13, 7}, {5, 5}, {1, 100}, {64}, {3, 200, 5}}) {
+    const BatchSchedule schedule(4, {{12, 5}, {40, 16}, {41, 33}, {400, 64}});
+    const auto classes = make_classes(sizes);
+    const GlobalBatchSampler sampler(classes, Split(classes),
+                                     {.seed = 42, .global_batch = schedule});
+    std::vector<int64_t> consumed(sizes.size(), 0);
+    for (int64_t step = 1; step <= 60; ++step) {
+      const int64_t batch = schedule.global_batch(step);
+      size_t next = 0;
+      for (size_t c = 1; c < sizes.size(); ++c) {
+        if ((consumed[c] + batch) * sizes[next] < (consumed[next] + batch) * sizes[c]) next = c;
+      }
+      const auto place = sampler.place(step);
+      ASSERT_EQ(place.class_index, next) << "step " << step;
+      ASSERT_EQ(static_cast<int64_t>(place.first), consumed[next]) << "step " << step;
+      EXPECT_EQ(static_cast<int64_t>(sampler.draws(step, 0, batch).size()), batch);
+      consumed[next] += batch;
+    }
+  }
+}
+
+TEST(GlobalBatchSamplerTest, AGrowingBatchDrawsTheSamplesOfAConstantOne) {
+  const auto classes = make_classes({23});
+  const BatchSchedule schedule(2, {{10, 4}, {30, 16}});
+  const GlobalBatchSampler growing(classes, Split(classes), {.seed = 7, .global_batch = schedule});
+  const GlobalBatchSampler constant(classes, Split(classes), {.seed = 7, .global_batch = 1});
+  int64_t position = 0;
+  for (int64_t step = 1; step <= 14; ++step) {
+    for (const SampleDraw& draw : growing.draws(step, 0, schedule.global_batch(step))) {
+      const SampleDraw other = constant.draws(++position, 0, 1).front();
+      ASSERT_EQ(draw.sample, other.sample);
+      ASSERT_EQ(draw.epoch, other.epoch);
     }
   }
 }
@@ -275,7 +315,7 @@ TEST(GlobalBatchSamplerTest, EpochsBeyondTheCounterAreRefused) {
 TEST(WriteOrderTest, PrintsStepPositionShardEpochSample) {
   const auto sampler = make_sampler({3}, 4, Order::kByIndex);
   std::ostringstream out;
-  write_order(out, sampler, 1, 2, 4, 2);
+  write_order(out, sampler, 1, 2, 2);
   EXPECT_EQ(out.str(),
             "1\t0\t0\t0\t0\n1\t1\t0\t0\t1\n1\t2\t1\t0\t2\n1\t3\t1\t1\t0\n"
             "2\t0\t0\t1\t1\n2\t1\t0\t1\t2\n2\t2\t1\t2\t0\n2\t3\t1\t2\t1\n");

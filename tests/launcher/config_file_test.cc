@@ -141,6 +141,31 @@ TEST_F(ConfigFileTest, WrongTypesAreNamed) {
               HasSubstr("is a date or time"));
 }
 
+TEST_F(ConfigFileTest, ListsOfNumbersAreReadCheckedAndWritten) {
+  const LoadedConfig loaded = load(
+      kMinimal,
+      {"batch.grow_at=[640, 6400]", "batch.grow_to=[128, 256]", "noise.trained_betas=[0.25, 0.5]"});
+  EXPECT_THAT(loaded.config.batch.grow_at, ElementsAre(640, 6400));
+  EXPECT_EQ(loaded.config.noise.timesteps, 2);  // Follows the list.
+  EXPECT_THAT(write_config(loaded.config), HasSubstr("trained_betas = [0.25, 0.5]"));
+  EXPECT_THAT(write_config(loaded.config), HasSubstr("grow_at = [640, 6400]"));
+  EXPECT_THAT(error_of(minimal_and("[data2]\n")), HasSubstr("data2"));
+  EXPECT_EQ(error_of(minimal_and("[noise]\ntrained_betas = [0.5, \"a\"]\n")),
+            "c.toml:10: noise.trained_betas must be a list of numbers, but is a list.");
+  EXPECT_THAT(error_of(minimal_and("[noise]\ntrained_betas = [0.5, 1]\n")),
+              HasSubstr("in (0, 1), but is [0.5, 1.0]"));
+}
+
+TEST_F(ConfigFileTest, OneWarmUpReplacesAnother) {
+  EXPECT_EQ(load(kMinimal).config.lr_schedule.warmup_steps, 100);
+  const Config config = load(kMinimal, {"lr_schedule.warmup_fraction=0.1"}).config;
+  EXPECT_EQ(config.lr_schedule.warmup_steps, 0);
+  EXPECT_THAT(error_of(minimal_and("[lr_schedule]\nwarmup_steps = 5\nwarmup_samples = 9\n")),
+              HasSubstr("the warm-up is given more than once"));
+  // What is written is read back.
+  EXPECT_EQ(load(write_config(config)).config.lr_schedule.warmup_fraction, 0.1);
+}
+
 TEST_F(ConfigFileTest, SyntaxErrorsNameTheLine) {
   EXPECT_THAT(error_of("[run]\nsteps = \n"), StartsWith("c.toml:2: not valid TOML: "));
   EXPECT_THAT(error_of("[run]\nname = \"\xff\"\n"), StartsWith("c.toml:2: not valid TOML: "));
@@ -258,7 +283,12 @@ ConfigValue another_value(const ConfigKey& key) {
   if (key.name == "optim.lr_multipliers") {
     return std::map<std::string, double>{{R"(a\.b "c")", 0.1 + 0.2}, {"lora_B", 16.0}};
   }
+  if (key.name == "batch.grow_at") return std::vector<int64_t>{40, 80};
+  if (key.name == "batch.grow_to") return std::vector<int64_t>{7, 9};
+  if (key.name == "objective.timestep_range") return std::array{5e-324, 1.0 / 3};
+  if (key.name == "optim.lr_scaling") return std::string("power");  // Not with a growing batch.
   if (!key.choices.empty()) return std::string(key.choices.back());
+  if (std::holds_alternative<std::vector<int64_t>>(value)) return std::vector<int64_t>{2, 3};
   if (const auto* flag = std::get_if<bool>(&value)) return !*flag;
   if (const auto* count = std::get_if<int64_t>(&value)) return *count + 3;
   if (std::holds_alternative<double>(value)) return 0.1 + 0.2;  // Needs all 17 digits.
@@ -269,7 +299,8 @@ ConfigValue another_value(const ConfigKey& key) {
 
 bool is_second_of_pair(std::string_view name) {
   return name == "run.epochs" || name == "batch.per_rank" || name == "model.config" ||
-         name == "data.validation_fraction";
+         name == "data.validation_fraction" || name == "lr_schedule.warmup_samples" ||
+         name == "lr_schedule.warmup_fraction" || name == "noise.trained_betas";
 }
 
 TEST_F(ConfigFileTest, WrittenConfigReadsBackToTheSameValues) {
@@ -288,9 +319,12 @@ TEST_F(ConfigFileTest, WrittenConfigReadsBackToTheSameValues) {
 TEST_F(ConfigFileTest, SecondKeysOfPairsReadBackToo) {
   Config config;
   for (const ConfigKey& key : config_schema()) {
-    if (is_second_of_pair(key.name)) key.set(config, another_value(key));
+    if (is_second_of_pair(key.name) && key.presence == ConfigKey::Presence::kUnlessDefault) {
+      key.set(config, another_value(key));
+    }
   }
   config.data.train = {"t.h5"};
+  config.data.validation_fraction = 0.1 + 0.2;
   const Config read = load(write_config(config)).config;
   EXPECT_EQ(read.run.epochs, 0.1 + 0.2);
   EXPECT_EQ(read.run.steps, 0);

@@ -53,6 +53,26 @@ TEST(LearningRateTest, WsdDecaysOverItsLastFraction) {
   EXPECT_DOUBLE_EQ(learning_rate(schedule, 1.0, 100, 100), 0.1 + 0.9 * 0.05);
 }
 
+TEST(LearningRateTest, CosineRestartsEachCycle) {
+  auto schedule = schedule_of(LrScheduleName::kCosineWithRestarts, 4, 0.2);
+  schedule.cycles = 2;
+  EXPECT_DOUBLE_EQ(learning_rate(schedule, 1.0, 5, 12), 1.0);
+  EXPECT_DOUBLE_EQ(learning_rate(schedule, 1.0, 7, 12), 0.6);
+  EXPECT_DOUBLE_EQ(learning_rate(schedule, 1.0, 9, 12), 1.0);  // The second cycle begins.
+  EXPECT_DOUBLE_EQ(learning_rate(schedule, 1.0, 11, 12), 0.6);
+}
+
+TEST(LearningRateTest, InverseSquareRootHalvesAtFourTimescales) {
+  auto schedule = schedule_of(LrScheduleName::kInverseSqrt, 10);
+  EXPECT_DOUBLE_EQ(learning_rate(schedule, 1.0, 11, 100), 1.0);
+  EXPECT_DOUBLE_EQ(learning_rate(schedule, 1.0, 41, 100), 0.5);  // The warm-up is the timescale.
+  schedule.timescale = 30;
+  EXPECT_DOUBLE_EQ(learning_rate(schedule, 1.0, 101, 200), 0.5);
+  schedule.timescale = 0;
+  schedule.warmup_steps = 0;
+  EXPECT_DOUBLE_EQ(learning_rate(schedule, 1.0, 30001, 50000), 0.5);
+}
+
 TEST(LearningRateTest, WarmUpMayOutlastTheRun) {
   for (const auto name : {LrScheduleName::kCosine, LrScheduleName::kWsd}) {
     EXPECT_DOUBLE_EQ(learning_rate(schedule_of(name, 100), 1.0, 10, 10), 0.1);

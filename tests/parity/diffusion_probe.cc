@@ -31,7 +31,9 @@ const std::map<std::string, BetaSchedule> kSchedules = {
     {"linear", BetaSchedule::kLinear},
     {"scaled_linear", BetaSchedule::kScaledLinear},
     {"squaredcos_cap_v2", BetaSchedule::kSquaredCosCapV2},
-    {"sigmoid", BetaSchedule::kSigmoid}};
+    {"sigmoid", BetaSchedule::kSigmoid},
+    {"exp", BetaSchedule::kExp},
+    {"laplace", BetaSchedule::kLaplace}};
 const std::map<std::string, Prediction> kPredictions = {{"epsilon", Prediction::kEpsilon},
                                                         {"v_prediction", Prediction::kVPrediction},
                                                         {"sample", Prediction::kSample},
@@ -58,15 +60,27 @@ NoiseOptions noise_options(const Request& request) {
           .beta_start = request.number("beta_start"),
           .beta_end = request.number("beta_end"),
           .timesteps = request.integer("timesteps"),
-          .rescale_zero_terminal_snr = request.integer("zero_snr") != 0};
+          .rescale_zero_terminal_snr = request.integer("zero_snr") != 0,
+          .trained_betas = {}};
+}
+
+// "betas" of `in`, where it has them.
+NoiseOptions noise_options(const Request& request, const SafetensorsReader& in) {
+  NoiseOptions options = noise_options(request);
+  if (in.contains("betas")) {
+    const auto betas = in.read("betas");
+    const auto* data = betas.const_data_ptr<double>();
+    options.trained_betas = {data, data + betas.numel()};
+  }
+  return options;
 }
 
 at::Tensor tensor_of(const std::vector<double>& values) {
   return torch::tensor(values, torch::kDouble);
 }
 
-NamedTensors schedule(const Request& request, const SafetensorsReader&) {
-  const NoiseSchedule schedule(noise_options(request));
+NamedTensors schedule(const Request& request, const SafetensorsReader& in) {
+  const NoiseSchedule schedule(noise_options(request, in));
   std::vector<double> snr;
   for (int64_t t = 0; t < schedule.num_timesteps(); ++t) snr.push_back(schedule.snr(t));
   return {{"betas", tensor_of(schedule.betas())},
@@ -76,8 +90,12 @@ NamedTensors schedule(const Request& request, const SafetensorsReader&) {
 
 NamedTensors noise(const Request& request, const SafetensorsReader& in) {
   const NoiseSchedule schedule(noise_options(request));
-  const ObjectiveOptions objective{.prediction = kPredictions.at(request.text("prediction")),
-                                   .snr_gamma = request.number("snr_gamma")};
+  const ObjectiveOptions objective{
+      .prediction = kPredictions.at(request.text("prediction")),
+      .snr_gamma = request.number("snr_gamma"),
+      .loss = request.number_or("huber_delta", 0.0) > 0 ? LossName::kHuber : LossName::kMse,
+      .huber_delta = request.number_or("huber_delta", 0.0)};
+  if (request.number_or("validate", 0.0) != 0) validate_objective(objective, schedule);
   const auto times = in.read("timesteps");
   const auto uniforms = in.read("uniforms");
   const auto n = static_cast<size_t>(times.numel());
@@ -214,6 +232,29 @@ NamedTensors optimize(const Request& request, const SafetensorsReader& in) {
   return out;
 }
 
+// The learning rates of steps 1 … steps=.
+NamedTensors rates(const Request& request, const SafetensorsReader&) {
+  const std::map<std::string, LrScheduleName> names = {
+      {"constant", LrScheduleName::kConstant},
+      {"linear", LrScheduleName::kLinear},
+      {"cosine", LrScheduleName::kCosine},
+      {"polynomial", LrScheduleName::kPolynomial},
+      {"cosine_with_restarts", LrScheduleName::kCosineWithRestarts},
+      {"inverse_sqrt", LrScheduleName::kInverseSqrt}};
+  LrScheduleOptions options;
+  options.name = names.at(request.text("name"));
+  options.warmup_steps = request.integer("warmup");
+  options.min_lr_ratio = request.number_or("min_lr_ratio", 0.0);
+  options.power = request.number_or("power", 1.0);
+  options.cycles = static_cast<int64_t>(request.number_or("cycles", 1.0));
+  options.timescale = static_cast<int64_t>(request.number_or("timescale", 0.0));
+  std::vector<double> values;
+  for (int64_t step = 1; step <= request.integer("steps"); ++step) {
+    values.push_back(learning_rate(options, 1.0, step, request.integer("steps")));
+  }
+  return {{"rates", tensor_of(values)}};
+}
+
 // Reads scheduler_config.json of folder=, prints what it says, and writes it anew to out=.
 NamedTensors scheduler(const Request& request, const SafetensorsReader&) {
   const auto found = read_scheduler_config(request.text("folder"));
@@ -228,7 +269,11 @@ NamedTensors scheduler(const Request& request, const SafetensorsReader&) {
     if (value == found->prediction) std::cout << ' ' << name;
   }
   std::cout << ' ' << found->noise.beta_start << ' ' << found->noise.beta_end << ' '
-            << found->noise.timesteps << ' ' << found->noise.rescale_zero_terminal_snr << '\n';
+            << found->noise.timesteps << ' ' << found->noise.rescale_zero_terminal_snr;
+  if (!found->noise.trained_betas.empty()) {
+    std::cout << ' ' << found->noise.trained_betas.size() << " betas";
+  }
+  std::cout << '\n';
   write_text_file_atomically(
       request.text("out"), scheduler_config_json(found->noise, found->prediction, found->sampling));
   return {};
@@ -236,11 +281,9 @@ NamedTensors scheduler(const Request& request, const SafetensorsReader&) {
 
 int run(const std::vector<std::string>& arguments) {
   using Verb = std::function<NamedTensors(const Request&, const SafetensorsReader&)>;
-  const std::map<std::string, Verb> verbs = {{"schedule", schedule},
-                                             {"noise", noise},
-                                             {"sample", sample},
-                                             {"optimize", optimize},
-                                             {"scheduler", scheduler}};
+  const std::map<std::string, Verb> verbs = {{"schedule", schedule}, {"noise", noise},
+                                             {"sample", sample},     {"optimize", optimize},
+                                             {"rates", rates},       {"scheduler", scheduler}};
   Request request;
   for (size_t i = 4; i < arguments.size(); ++i) {
     const auto split = arguments[i].find('=');

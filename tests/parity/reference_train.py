@@ -8,6 +8,7 @@ schedule, torch.optim.AdamW. Only the order of the samples is taken from `trirem
 import json
 import math
 import pathlib
+import statistics
 import sys
 import tomllib
 
@@ -17,7 +18,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 
-TIMESTEP, NOISE, AUGMENTATION, CAPTION, OFFSET, POSTERIOR = 1, 2, 3, 4, 5, 8
+TIMESTEP, NOISE, AUGMENTATION, CAPTION, OFFSET, POSTERIOR, TIMESTEP_OFFSET = 1, 2, 3, 4, 5, 8, 24
 
 
 def philox(counter, key):
@@ -80,19 +81,45 @@ class Dataset:
         return f["text/prompt_embeds"][0 if uniform(word[0]) < dropout else index].astype(np.float32)
 
 
-def make_batch(data, config, timesteps, draws):
+def timestep(config, timesteps, step, position, batch, epoch, sample):
+    seed, objective = config["run"].get("seed", 42), config.get("objective", {})
+    if objective.get("timestep_sampling") == "low_discrepancy":
+        word = philox([[step >> 32], [TIMESTEP_OFFSET], [step & 0xFFFFFFFF], [0]], (seed & 0xFFFFFFFF, seed >> 32))[0, 0]
+        x = (float(uniform(word)) + position / batch) % 1.0
+    else:
+        word = words(seed, TIMESTEP, epoch, sample)[0]
+        x = float(uniform(word))
+        if not {"timestep_distribution", "timestep_range"} & objective.keys():
+            return int(word) * timesteps >> 32
+    if objective.get("timestep_distribution") == "logit_normal":
+        z = statistics.NormalDist(objective.get("logit_mean", 0.0), objective.get("logit_std", 1.0)).inv_cdf(x)
+        x = 1 / (1 + math.exp(-z))
+    low, high = objective.get("timestep_range", [0.0, 1.0])
+    return min(math.floor(timesteps * (low + (high - low) * x)), timesteps - 1)
+
+
+def crop(x, config, seed, epoch, sample):
+    side = config["data"].get("crop", 0)
+    if not side:
+        return x
+    word = words(seed, AUGMENTATION, epoch, sample)
+    top, left = (int(word[i]) * (size - side + 1) >> 32 for i, size in ((1, x.shape[1]), (2, x.shape[2])))
+    return x[:, top:top + side, left:left + side]
+
+
+def make_batch(data, config, timesteps, step, draws):
     seed = config["run"].get("seed", 42)
     options, objective = config["data"], config.get("objective", {})
     batch = {"x": [], "noise": [], "t": [], "text": []}
-    for epoch, sample in draws:
-        x = data.latent(sample, seed, epoch)
+    for position, (epoch, sample) in enumerate(draws):
+        x = crop(data.latent(sample, seed, epoch), config, seed, epoch, sample)
         if uniform(words(seed, AUGMENTATION, epoch, sample)[0]) < options.get("flip", 0.0):
             x = x[:, :, ::-1]
         noise = normals(seed, NOISE, epoch, sample, x.size).reshape(x.shape)
         shift = normals(seed, OFFSET, epoch, sample, x.shape[0])[:, None, None]
         batch["x"].append(np.ascontiguousarray(x, dtype=np.float32))
         batch["noise"].append(noise + np.float32(objective.get("noise_offset", 0.0)) * shift)
-        batch["t"].append(int(words(seed, TIMESTEP, epoch, sample)[0]) * timesteps >> 32)
+        batch["t"].append(timestep(config, timesteps, step, position, len(draws), epoch, sample))
         batch["text"].append(data.text(sample, seed, epoch, options.get("caption_dropout", 0.0)))
     return {k: torch.from_numpy(np.stack(v)) for k, v in batch.items()}
 
@@ -100,8 +127,9 @@ def make_batch(data, config, timesteps, draws):
 def make_scheduler(config):
     noise = config.get("noise", {})
     return DDPMScheduler(
-        num_train_timesteps=noise.get("timesteps", 1000), beta_schedule=noise.get("schedule", "scaled_linear"),
+        num_train_timesteps=len(noise["trained_betas"]) if "trained_betas" in noise else noise.get("timesteps", 1000), beta_schedule=noise.get("schedule", "scaled_linear"),
         beta_start=noise.get("beta_start", 0.00085), beta_end=noise.get("beta_end", 0.012),
+        trained_betas=noise.get("trained_betas"),
         rescale_betas_zero_snr=noise.get("rescale_zero_terminal_snr", False))
 
 
@@ -111,7 +139,11 @@ def sample_losses(model, scheduler, objective, batch):
     output = model(scheduler.add_noise(batch["x"], batch["noise"], batch["t"]), batch["t"], batch["text"]).sample
     velocity = scheduler.get_velocity(batch["x"], batch["noise"], batch["t"])
     target = {"epsilon": batch["noise"], "v_prediction": velocity, "sample": batch["x"]}[prediction]
-    losses = (output - target).square().mean((1, 2, 3))
+    if objective.get("loss") == "huber":
+        errors = torch.nn.functional.huber_loss(output, target, reduction="none", delta=objective.get("huber_delta", 1.0))
+    else:
+        errors = (output - target).square()
+    losses = errors.mean((1, 2, 3))
     gamma = objective.get("snr_gamma", 0.0)
     if gamma > 0:
         alpha = scheduler.alphas_cumprod[batch["t"]].double()
@@ -123,19 +155,23 @@ def sample_losses(model, scheduler, objective, batch):
 
 def learning_rate(config, base, step, steps):
     schedule = config.get("lr_schedule", {})
-    warmup, u = schedule.get("warmup_steps", 100), step - 1
+    u = step - 1
+    warmup = schedule.get("warmup_steps", 0 if "warmup_fraction" in schedule else 100)
+    warmup = warmup or math.ceil(schedule.get("warmup_fraction", 0.0) * steps)
     if u < warmup:
         return base * (u + 1) / warmup
     p, least = (u - warmup) / (steps - warmup), schedule.get("min_lr_ratio", 0.0)
-    shape = {"cosine": (1 + math.cos(math.pi * p)) / 2, "linear": 1 - p}.get(schedule.get("name", "cosine"))
+    shape = {"cosine": (1 + math.cos(math.pi * p)) / 2, "linear": 1 - p,
+             "cosine_with_restarts": (1 + math.cos(math.pi * (p * schedule.get("cycles", 1) % 1))) / 2,
+             "inverse_sqrt": math.sqrt(warmup / u) if warmup else None}.get(schedule.get("name", "cosine"))
     return base if shape is None else base * (least + (1 - least) * shape)
 
 
-def base_rate(config):
+def base_rate(config, batch):
     optim = config["optim"]
     if not optim.get("lr_base_batch"):
         return optim["lr"]
-    k = config["batch"]["global"] / optim["lr_base_batch"]
+    k = batch / optim["lr_base_batch"]
     power = {"linear": 1.0, "sqrt": 0.5, "power": optim.get("lr_scaling_power", 0.6)}
     return optim["lr"] * k ** power[optim.get("lr_scaling", "linear")]
 
@@ -158,6 +194,21 @@ def prior_draws(prior, step, batch):
     return [(place // len(prior.rows), prior.first + place % len(prior.rows)) for place in places]
 
 
+def global_batch(config, samples):
+    """Of a step before which so many samples were consumed."""
+    size = config["batch"]["global"]
+    for at, to in zip(config["batch"].get("grow_at", []), config["batch"].get("grow_to", [])):
+        size = to if samples >= at else size
+    return size
+
+
+def parameter_groups(tensors, optim):
+    if optim.get("decay_norms_and_biases", True):
+        return tensors
+    return [{"params": [p for p in tensors if p.dim() > 1]},
+            {"params": [p for p in tensors if p.dim() <= 1], "weight_decay": 0.0}]
+
+
 def train(config, order_file, steps, prepare=lambda model: None):
     """`prepare` changes the model before its parameters are collected; only those that need gradients train."""
     torch.set_num_threads(1)
@@ -167,34 +218,39 @@ def train(config, order_file, steps, prepare=lambda model: None):
     scheduler = make_scheduler(config)
     optim, objective = config["optim"], config.get("objective", {})
     data = Dataset(config["data"]["train"])
-    optimizer = torch.optim.AdamW(trained.values(), lr=0.0, betas=optim.get("betas", [0.9, 0.999]),
+    groups = parameter_groups(list(trained.values()), optim)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=optim.get("betas", [0.9, 0.999]),
                                   eps=optim.get("eps", 1e-8), weight_decay=optim.get("weight_decay", 0.01))
     prior = Dataset(config["data"].get("prior", []), len(data.rows))
     average = {k: v.detach().clone() for k, v in trained.items()}
-    lines = []
+    lines, samples = [], 0
     for step, draws in enumerate(read_order(order_file, steps), 1):
-        assert len(draws) == config["batch"]["global"], (step, len(draws))
+        assert len(draws) == global_batch(config, samples), (step, len(draws))
+        samples += len(draws)
         optimizer.zero_grad()
-        batch = make_batch(data, config, len(scheduler.alphas_cumprod), draws)
+        batch = make_batch(data, config, len(scheduler.alphas_cumprod), step, draws)
         loss = sample_losses(model, scheduler, objective, batch).mean()
         if prior.rows:
-            batch = make_batch(prior, config, len(scheduler.alphas_cumprod), prior_draws(prior, step, len(draws)))
+            batch = make_batch(prior, config, len(scheduler.alphas_cumprod), step, prior_draws(prior, step, len(draws)))
             weight = config["data"].get("prior_weight", 1.0)
             loss = loss + weight * sample_losses(model, scheduler, objective, batch).mean()
         loss.backward()
         norm = math.sqrt(sum(p.grad.double().square().sum().item() for p in trained.values()))
+        if optim.get("max_grad_value", 0.0) > 0:
+            torch.nn.utils.clip_grad_value_(trained.values(), optim["max_grad_value"])
         limit = optim.get("max_grad_norm", 1.0)
         if limit > 0:
             for p in trained.values():
                 p.grad.mul_(min(1.0, limit / (norm + 1e-6)))
-        lr = learning_rate(config, base_rate(config), step, config["run"]["steps"])
-        optimizer.param_groups[0]["lr"] = lr
+        lr = learning_rate(config, base_rate(config, len(draws)), step, config["run"]["steps"])
+        for group in optimizer.param_groups:
+            group["lr"] = lr
         optimizer.step()
         decay = min(config.get("ema", {}).get("decay", 0.0), (1 + step) / (10 + step))
         with torch.no_grad():
             for k, v in trained.items():
                 average[k].mul_(decay).add_(v, alpha=1 - decay)
-        lines.append({"step": step, "loss": loss.item(), "lr": lr, "grad_norm": norm})
+        lines.append({"step": step, "loss": loss.item(), "lr": lr, "grad_norm": norm, "samples": samples})
     return lines, {k: v.detach().contiguous() for k, v in trained.items()}, average
 
 

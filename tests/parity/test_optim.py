@@ -192,3 +192,35 @@ def test_average_and_norm(tmp_path):
         assert_near(ours[f"ema/{key}"], value, key)
     expected = sum(v.double().square().sum().item() for v in grads[-1].values())
     assert abs(ours["sum_of_squares"].item() - expected) <= 1e-12 * expected
+
+
+def schedule_of_transformers(name, warmup, steps, **more):
+    """transformers' multipliers; its step k is our step k + 1, and its warm-up begins at 0 instead of 1 / warmup."""
+    from transformers import optimization
+
+    make = {"linear": optimization.get_linear_schedule_with_warmup,
+            "cosine": optimization.get_cosine_schedule_with_warmup,
+            "polynomial": optimization.get_polynomial_decay_schedule_with_warmup,
+            "cosine_with_restarts": optimization.get_cosine_with_hard_restarts_schedule_with_warmup,
+            "inverse_sqrt": optimization.get_inverse_sqrt_schedule}[name]
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    steps = {} if name == "inverse_sqrt" else {"num_training_steps": steps}
+    return make(optimizer, num_warmup_steps=warmup, **steps, **more).lr_lambdas[0]
+
+
+@pytest.mark.parametrize("warmup", [0, 10])
+@pytest.mark.parametrize("name,ours,theirs", [
+    ("linear", {}, {}), ("cosine", {}, {}), ("polynomial", dict(power=2.5), dict(power=2.5, lr_end=0.0)),
+    ("cosine_with_restarts", dict(cycles=3), dict(num_cycles=3)), ("inverse_sqrt", {}, {}),
+    ("inverse_sqrt", dict(timescale=40), dict(timescale=40))])
+def test_schedules_of_transformers(tmp_path, name, ours, theirs, warmup):
+    steps = 97
+    save_file({"unused": torch.zeros(1)}, tmp_path / "in.safetensors")
+    subprocess.run([PROBE, "rates", tmp_path / "in.safetensors", tmp_path / "out.safetensors", f"name={name}",
+                    f"warmup={warmup}", f"steps={steps}"] + [f"{k}={v}" for k, v in ours.items()], check=True)
+    rates = load_file(tmp_path / "out.safetensors")["rates"].tolist()
+    multiple = schedule_of_transformers(name, warmup, steps, **theirs)
+    for u in range(warmup, steps):
+        assert abs(rates[u] - multiple(u)) <= 1e-12, u
+    for u in range(warmup):
+        assert abs(rates[u] - multiple(u + 1)) <= 1e-12, u

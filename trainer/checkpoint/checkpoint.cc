@@ -117,20 +117,29 @@ void move_into_place(const fs::path& fresh, const fs::path& final_place) {
   fs::rename(fresh, final_place);
 }
 
-void point_latest_at(const fs::path& checkpoints, const std::string& name) {
-  const fs::path link = checkpoints / (std::string(kTemporary) + "latest");
+void point(const char* link_name, const fs::path& checkpoints, const std::string& name) {
+  const fs::path link = checkpoints / (std::string(kTemporary) + link_name);
   fs::remove(link);
   fs::create_directory_symlink(name, link);
-  fs::rename(link, checkpoints / "latest");
+  fs::rename(link, checkpoints / link_name);
+}
+
+// The best one may be gone: deleted by hand, or never written again after a resume.
+void point_at_best(const fs::path& checkpoints, int64_t best_step) {
+  if (best_step > 0 && fs::exists(checkpoints / folder_name(best_step))) {
+    point("best", checkpoints, folder_name(best_step));
+  } else {
+    fs::remove(checkpoints / "best");
+  }
 }
 
 // Newer folders than `written` were passed over as unusable when the run resumed; they are left for
 // the user to see, and do not count.
-void prune(const fs::path& checkpoints, int64_t written, int64_t keep) {
+void prune(const fs::path& checkpoints, int64_t written, int64_t best_step, int64_t keep) {
   if (keep <= 0) return;
   int64_t kept = 0;
   for (const int64_t step : steps_in(checkpoints)) {
-    if (step > written || ++kept <= keep) continue;
+    if (step > written || ++kept <= keep || step == best_step) continue;
     const fs::path doomed =
         checkpoints / (std::string(kTemporary) + "removed-" + folder_name(step));
     fs::rename(checkpoints / folder_name(step),
@@ -177,9 +186,10 @@ fs::path write_checkpoint(const fs::path& checkpoints, const CheckpointContent& 
     }
     move_into_place(beside, checkpoints / name);
     sync_folder(checkpoints);
-    point_latest_at(checkpoints, name);
+    point("latest", checkpoints, name);
+    point_at_best(checkpoints, content.state.best_step);
     remove_leftovers(checkpoints);
-    prune(checkpoints, step, keep);
+    prune(checkpoints, step, content.state.best_step, keep);
     sync_folder(checkpoints);
   });
   return checkpoints / name;

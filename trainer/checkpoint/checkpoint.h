@@ -25,6 +25,14 @@ struct CheckpointState {
   double noise_scale_weight = 0.0;
   double loss_scale = 65536.0;
   int64_t loss_scale_good_steps = 0;
+  int64_t best_step = 0;  // Of the best checkpoint; 0: none yet.
+  double best_step_metric = 0.0;
+  // Steps judged for divergence (trainer/divergence.h): updates made, and steps skipped.
+  int64_t updates = 0;
+  int64_t skipped = 0;
+  int64_t skipped_in_a_row = 0;
+  double loss_average = 0.0;  // Exponential sums over updates, for loss spikes.
+  double grad_norm_average = 0.0;
 };
 
 struct CheckpointContent {
@@ -39,7 +47,8 @@ struct CheckpointContent {
 };
 
 // Writes `checkpoints`/step-XXXXXXXX whole or not at all (beside, synced, renamed), points `latest`
-// at it by rename and deletes all but the newest `keep`. Rank 0 only. Throws UsageError.
+// at it by rename, and `best` at that of state.best_step, and deletes all but that and the newest
+// `keep`. Rank 0 only. Throws UsageError.
 std::filesystem::path write_checkpoint(const std::filesystem::path& checkpoints,
                                        const CheckpointContent& content, int64_t keep);
 

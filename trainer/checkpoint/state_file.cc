@@ -42,6 +42,12 @@ std::string state_json(const CheckpointState& state) {
                          {"noise", state.noise_scale_noise},
                          {"weight", state.noise_scale_weight}};
   json["loss_scale"] = {{"scale", state.loss_scale}, {"good_steps", state.loss_scale_good_steps}};
+  json["best"] = {{"step", state.best_step}, {"metric", state.best_step_metric}};
+  json["divergence"] = {{"updates", state.updates},
+                        {"skipped", state.skipped},
+                        {"skipped_in_a_row", state.skipped_in_a_row},
+                        {"loss_average", state.loss_average},
+                        {"grad_norm_average", state.grad_norm_average}};
   return json.dump(2) + "\n";
 }
 
@@ -67,6 +73,16 @@ CheckpointState read_state(const std::filesystem::path& folder) {
   state.loss_scale = read_number(json, "loss_scale", "scale", state.loss_scale);
   state.loss_scale_good_steps =
       static_cast<int64_t>(read_number(json, "loss_scale", "good_steps", 0.0));
+  const auto count = [&](const char* table, const char* key) {
+    return static_cast<int64_t>(read_number(json, table, key, 0.0));
+  };
+  state.best_step = count("best", "step");
+  state.best_step_metric = read_number(json, "best", "metric", 0.0);
+  state.updates = count("divergence", "updates");
+  state.skipped = count("divergence", "skipped");
+  state.skipped_in_a_row = count("divergence", "skipped_in_a_row");
+  state.loss_average = read_number(json, "divergence", "loss_average", 0.0);
+  state.grad_norm_average = read_number(json, "divergence", "grad_norm_average", 0.0);
   state.config_toml = read_text_file(folder / "config.toml", "checkpoint configuration");
   return state;
 }

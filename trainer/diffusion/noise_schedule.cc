@@ -13,12 +13,22 @@ namespace {
 constexpr int64_t kTimestepsMax = 1'000'000;
 constexpr double kFlowTimeScale = 1000.0;
 
-// Glide's cosine schedule (Nichol and Dhariwal, 2021), capped at 0.999.
-at::Tensor squared_cosine_betas(int64_t timesteps) {
-  const auto alpha_bar = [](double t) {
-    const double c = std::cos((t + 0.008) / 1.008 * std::numbers::pi / 2);
-    return c * c;
-  };
+// The continuous cumulative products that diffusers' betas_for_alpha_bar knows, of t in [0, 1]:
+// Glide's cosine (Nichol and Dhariwal, 2021), exp (Crowson's k-diffusion), laplace.
+double squared_cosine(double t) {
+  const double c = std::cos((t + 0.008) / 1.008 * std::numbers::pi / 2);
+  return c * c;
+}
+double exponential(double t) { return std::exp(-12.0 * t); }
+double laplace(double t) {
+  const double log_snr =
+      -0.5 * std::copysign(1.0, 0.5 - t) * std::log(1 - 2 * std::abs(0.5 - t) + 1e-6);
+  const double snr = std::exp(log_snr);
+  return std::sqrt(snr / (1 + snr));
+}
+
+// Betas whose products follow `alpha_bar`, each at most 0.999.
+at::Tensor betas_for_alpha_bar(int64_t timesteps, double (*alpha_bar)(double)) {
   std::vector<double> betas(static_cast<size_t>(timesteps));
   const auto n = static_cast<double>(timesteps);
   for (int64_t i = 0; i < timesteps; ++i) {
@@ -29,6 +39,9 @@ at::Tensor squared_cosine_betas(int64_t timesteps) {
 }
 
 at::Tensor make_betas(const NoiseOptions& options) {
+  if (!options.trained_betas.empty()) {
+    return torch::tensor(options.trained_betas, torch::kDouble).to(torch::kFloat);
+  }
   const double start = options.beta_start;
   const double end = options.beta_end;
   switch (options.schedule) {
@@ -38,7 +51,11 @@ at::Tensor make_betas(const NoiseOptions& options) {
       return torch::linspace(std::sqrt(start), std::sqrt(end), options.timesteps, torch::kFloat)
           .square();
     case BetaSchedule::kSquaredCosCapV2:
-      return squared_cosine_betas(options.timesteps);
+      return betas_for_alpha_bar(options.timesteps, squared_cosine);
+    case BetaSchedule::kExp:
+      return betas_for_alpha_bar(options.timesteps, exponential);
+    case BetaSchedule::kLaplace:
+      return betas_for_alpha_bar(options.timesteps, laplace);
     case BetaSchedule::kSigmoid:
       return torch::linspace(-6, 6, options.timesteps, torch::kFloat).sigmoid() * (end - start) +
              start;
@@ -69,7 +86,22 @@ void validate(const NoiseOptions& options) {
     throw UsageError("noise.timesteps = " + std::to_string(options.timesteps) +
                      " is not in 1 ... " + std::to_string(kTimestepsMax) + ".");
   }
-  const bool uses_range = options.schedule != BetaSchedule::kSquaredCosCapV2;
+  if (!options.trained_betas.empty()) {
+    const auto num_betas = static_cast<int64_t>(options.trained_betas.size());
+    if (num_betas != options.timesteps) {
+      throw UsageError("noise.trained_betas has " + std::to_string(num_betas) +
+                       " numbers, but noise.timesteps is " + std::to_string(options.timesteps) +
+                       ". They must agree.");
+    }
+    for (const double beta : options.trained_betas) {
+      if (beta > 0 && beta < 1) continue;
+      throw UsageError("noise.trained_betas holds " + std::to_string(beta) +
+                       ", which is not between 0 and 1.");
+    }
+  }
+  const bool uses_range =
+      options.trained_betas.empty() && options.schedule != BetaSchedule::kSquaredCosCapV2 &&
+      options.schedule != BetaSchedule::kExp && options.schedule != BetaSchedule::kLaplace;
   if (uses_range &&
       !(options.beta_start > 0 && options.beta_start <= options.beta_end && options.beta_end < 1)) {
     throw UsageError("noise.beta_start = " + std::to_string(options.beta_start) +
@@ -103,7 +135,8 @@ NoisedBatch flow_batch(const at::Tensor& latents, const at::Tensor& noise,
   return {.latents = factors(signal, latents) * latents + factors(uniforms, latents) * noise,
           .model_times = factors(times, latents).view({-1}),
           .target = noise - latents,
-          .weights = {}};
+          .weights = {},
+          .huber_delta = 0.0};
 }
 }  // namespace
 
@@ -120,6 +153,18 @@ double NoiseSchedule::snr(int64_t timestep) const {
   check(timestep >= 0 && timestep < num_timesteps(), "a timestep within the noise schedule");
   const double alpha = alphas_cumprod_[static_cast<size_t>(timestep)];
   return alpha / (1 - alpha);
+}
+
+void validate_objective(const ObjectiveOptions& objective, const NoiseSchedule& schedule) {
+  if (objective.snr_gamma <= 0) return;
+  (void)min_snr_weight(objective, 1.0);
+  if (objective.prediction == Prediction::kEpsilon && schedule.has_zero_terminal_snr()) {
+    throw UsageError(
+        "objective.snr_gamma (min-SNR weighting) with objective.prediction = \"epsilon\" is not "
+        "defined at a terminal SNR of zero (noise.rescale_zero_terminal_snr): its weight divides "
+        "by "
+        "the SNR. Use prediction = \"v_prediction\", or set snr_gamma = 0.");
+  }
 }
 
 double min_snr_weight(const ObjectiveOptions& objective, double snr) {
@@ -148,7 +193,9 @@ NoisedBatch add_noise(const NoiseSchedule& schedule, const ObjectiveOptions& obj
   check((is_flow ? uniforms.size() : timesteps.size()) == num_samples, "one time a sample");
   if (is_flow) {
     (void)min_snr_weight(objective, 1.0);
-    return flow_batch(latents, noise, uniforms);
+    NoisedBatch batch = flow_batch(latents, noise, uniforms);
+    batch.huber_delta = objective.loss == LossName::kHuber ? objective.huber_delta : 0.0;
+    return batch;
   }
   std::vector<double> signal(num_samples);
   std::vector<double> spread(num_samples);
@@ -162,6 +209,7 @@ NoisedBatch add_noise(const NoiseSchedule& schedule, const ObjectiveOptions& obj
   const at::Tensor signal_factor = factors(signal, latents);
   const at::Tensor noise_factor = factors(spread, latents);
   NoisedBatch batch;
+  batch.huber_delta = objective.loss == LossName::kHuber ? objective.huber_delta : 0.0;
   batch.latents = signal_factor * latents + noise_factor * noise;  // (N, C, H, W)
   batch.model_times = send(torch::tensor(timesteps, torch::kLong), latents.device());
   switch (objective.prediction) {
@@ -179,8 +227,12 @@ NoisedBatch add_noise(const NoiseSchedule& schedule, const ObjectiveOptions& obj
 }
 
 at::Tensor sample_losses(const at::Tensor& prediction, const NoisedBatch& batch) {
-  const at::Tensor difference = prediction.to(torch::kFloat) - batch.target;  // (N, C, H, W)
-  const at::Tensor losses = difference.square().flatten(1).mean(1);           // (N)
+  const at::Tensor output = prediction.to(torch::kFloat);  // (N, C, H, W)
+  const at::Tensor errors =
+      batch.huber_delta > 0
+          ? torch::huber_loss(output, batch.target, at::Reduction::None, batch.huber_delta)
+          : (output - batch.target).square();
+  const at::Tensor losses = errors.flatten(1).mean(1);  // (N)
   return batch.weights.defined() ? losses * batch.weights : losses;
 }
 }  // namespace trireme

@@ -41,10 +41,11 @@ class NoiseSchedule {
 
 // A forward pass's inputs and target.
 struct NoisedBatch {
-  at::Tensor latents;      // (N, C, H, W)
-  at::Tensor model_times;  // (N) what the model takes as timestep
-  at::Tensor target;       // (N, C, H, W)
-  at::Tensor weights;      // (N) float32, per-sample loss weight (min-SNR); undefined: 1
+  at::Tensor latents;        // (N, C, H, W)
+  at::Tensor model_times;    // (N) what the model takes as timestep
+  at::Tensor target;         // (N, C, H, W)
+  at::Tensor weights;        // (N) float32, per-sample loss weight (min-SNR); undefined: 1
+  double huber_delta = 0.0;  // Of the loss; 0: squares.
 };
 
 // Epsilon, v (Salimans and Ho, 2022), sample: x_t = sqrt(a) x_0 + sqrt(1 - a) n. Flow (Lipman et
@@ -56,9 +57,14 @@ struct NoisedBatch {
                                     const at::Tensor& noise, const std::vector<int64_t>& timesteps,
                                     const std::vector<double>& uniforms);
 
+// Throws UsageError for combinations that have no meaning: min-SNR weighting with flow, which has
+// no SNR, or with epsilon where the last timestep has none (Lin et al., 2024). At set-up.
+void validate_objective(const ObjectiveOptions& objective, const NoiseSchedule& schedule);
+
 // The min-SNR weight of a sample; 1 where objective.snr_gamma is 0. Throws UsageError for flow.
 [[nodiscard]] double min_snr_weight(const ObjectiveOptions& objective, double snr);
 
-// Each sample's loss: mean squared error over its own C, H, W, times its weight. (N), float32.
+// Each sample's loss: mean over its own C, H, W of the squared error, or of Huber's loss as
+// torch.nn.HuberLoss has it (half the square up to delta), times its weight. (N), float32.
 [[nodiscard]] at::Tensor sample_losses(const at::Tensor& prediction, const NoisedBatch& batch);
 }  // namespace trireme

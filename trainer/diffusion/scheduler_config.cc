@@ -9,17 +9,20 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "trainer/diffusion/noise_schedule.h"
 #include "trainer/models/json_file.h"
 
 namespace trireme {
 namespace {
 using Json = nlohmann::json;
 
-constexpr std::array<std::pair<BetaSchedule, const char*>, 4> kSchedules = {{
+constexpr std::array<std::pair<BetaSchedule, const char*>, 6> kSchedules = {{
     {BetaSchedule::kLinear, "linear"},
     {BetaSchedule::kScaledLinear, "scaled_linear"},
     {BetaSchedule::kSquaredCosCapV2, "squaredcos_cap_v2"},
     {BetaSchedule::kSigmoid, "sigmoid"},
+    {BetaSchedule::kExp, "exp"},
+    {BetaSchedule::kLaplace, "laplace"},
 }};
 // DPM-Solver and UniPC call it flow_prediction.
 constexpr std::array<std::pair<Prediction, const char*>, 4> kPredictions = {{
@@ -98,6 +101,23 @@ class ConfigReader {
     if (!has(key)) return false;
     if (!json_.at(key).is_boolean()) fail(key, "must be true or false");
     return json_.at(key).get<bool>();
+  }
+  // In (0, 1) each; empty where the key is absent.
+  [[nodiscard]] std::vector<double> betas(const std::string& key, int64_t count) const {
+    std::vector<double> values;
+    if (!has(key)) return values;
+    if (!json_.at(key).is_array()) fail(key, "must be a list of numbers");
+    for (const auto& item : json_.at(key)) {
+      if (!item.is_number() || !(item.get<double>() > 0 && item.get<double>() < 1)) {
+        fail(key, "must hold numbers between 0 and 1");
+      }
+      values.push_back(item.get<double>());
+    }
+    if (static_cast<int64_t>(values.size()) != count) {
+      fail(key, "has " + std::to_string(values.size()) + " numbers, but num_train_timesteps is " +
+                    std::to_string(count));
+    }
+    return values;
   }
   [[nodiscard]] int64_t count(const std::string& key, int64_t absent) const {
     const double value = number(key, static_cast<double>(absent));
@@ -201,7 +221,7 @@ std::optional<SchedulerConfig> read_scheduler_config(const std::filesystem::path
     result.prediction = Prediction::kFlow;
     return result;
   }
-  if (config.has("trained_betas")) config.fail("trained_betas", "is set, which is not supported");
+  result.noise.trained_betas = config.betas("trained_betas", result.noise.timesteps);
   result.prediction = config.choice("prediction_type", kPredictions, "epsilon");
   result.noise.schedule = config.choice("beta_schedule", kSchedules, "linear");
   result.noise.beta_start = config.number("beta_start", 1e-4);
@@ -223,12 +243,22 @@ std::string scheduler_config_json(const NoiseOptions& noise, Prediction predicti
     json["shift"] = sampling.shift.value_or(1.0);
     return json.dump(2) + "\n";
   }
-  const bool is_ddim = noise.schedule != BetaSchedule::kSigmoid;
+  // What diffusers' DDIM lacks: sigmoid and laplace are DDPM's, exp is written out.
+  NoiseOptions written = noise;
+  if (noise.schedule == BetaSchedule::kExp && noise.trained_betas.empty()) {
+    written.rescale_zero_terminal_snr = false;  // Which the reader does again.
+    written.trained_betas = NoiseSchedule(written).betas();
+    written.schedule = BetaSchedule::kLinear;
+  }
+  const bool is_ddim =
+      !written.trained_betas.empty() ||
+      (noise.schedule != BetaSchedule::kSigmoid && noise.schedule != BetaSchedule::kLaplace);
   json["_class_name"] = is_ddim ? "DDIMScheduler" : "DDPMScheduler";
   json["beta_start"] = noise.beta_start;
   json["beta_end"] = noise.beta_end;
-  json["beta_schedule"] = name_in(kSchedules, noise.schedule);
-  json["trained_betas"] = nullptr;
+  json["beta_schedule"] = name_in(kSchedules, written.schedule);
+  json["trained_betas"] =
+      written.trained_betas.empty() ? Json(nullptr) : Json(written.trained_betas);
   json["clip_sample"] = false;
   json["prediction_type"] = name_in(kPredictions, prediction);
   json["rescale_betas_zero_snr"] = noise.rescale_zero_terminal_snr;

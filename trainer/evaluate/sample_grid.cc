@@ -101,14 +101,10 @@ std::vector<ImageText> describe_grid(const Session& session, const SamplePrompts
   return describe(session, prompts, lines);
 }
 
-void write_sample_grid(MpiEnvironment& mpi, Session& session, const std::filesystem::path& file) {
-  const auto vae = find_vae(session.config);
-  if (!vae) return;
-  SamplePrompts prompts;
-  mpi.run_on_all_ranks([&] { prompts = choose_prompts(session); });
-  if (prompts.captions.empty()) return;
-  const at::Tensor latents = sample_latents(mpi, session, prompts);
-  const auto images = decode_images(mpi, *vae, session.device, latents);
+void write_sample_grid(MpiEnvironment& mpi, const Session& session,
+                       const std::filesystem::path& vae_folder, const SamplePrompts& prompts,
+                       const at::Tensor& latents, const std::filesystem::path& file) {
+  const auto images = decode_images(mpi, vae_folder, session.device, latents);
   mpi.run_on_all_ranks([&] {
     if (mpi.rank() != 0) return;
     std::filesystem::create_directories(file.parent_path());

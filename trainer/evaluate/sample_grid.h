@@ -24,6 +24,9 @@ namespace trireme {
 [[nodiscard]] std::vector<ImageText> describe_grid(const Session& session,
                                                    const SamplePrompts& prompts);
 
-// Samples and writes one PNG (rank 0). Without a VAE nothing is drawn. Collective.
-void write_sample_grid(MpiEnvironment& mpi, Session& session, const std::filesystem::path& file);
+// Decodes the latents of `prompts` with the VAE of `vae_folder` and writes one PNG (rank 0).
+// Collective.
+void write_sample_grid(MpiEnvironment& mpi, const Session& session,
+                       const std::filesystem::path& vae_folder, const SamplePrompts& prompts,
+                       const at::Tensor& latents, const std::filesystem::path& file);
 }  // namespace trireme

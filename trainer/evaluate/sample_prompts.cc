@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "data/latent_math.h"
 #include "trainer/models/clip_text.h"
 #include "trainer/pipeline_folder.h"
 #include "trainer/torch_api.h"
@@ -52,7 +53,8 @@ SamplePrompts prompts_of_config(const Session& session) {
   const auto& texts = config.sample.prompts;
   const PromptEncoder encode(config.model.weights);
   SamplePrompts prompts;
-  prompts.shape = session.validation_dataset().classes().front().shape;
+  prompts.shape =
+      cropped_shape(session.validation_dataset().classes().front().shape, session.config.data.crop);
   std::vector<at::Tensor> encoded;
   const auto count = static_cast<size_t>(config.sample.count);
   for (size_t i = 0; i < std::min(count, texts.size()); ++i) encoded.push_back(encode(texts[i]));
@@ -91,7 +93,7 @@ std::vector<int64_t> spread_samples(const Session& session, int64_t count) {
 SamplePrompts prompts_of_samples(const Session& session, const std::vector<int64_t>& samples) {
   const auto& data = session.validation_dataset();
   SamplePrompts prompts;
-  prompts.shape = data.classes().front().shape;
+  prompts.shape = cropped_shape(data.classes().front().shape, session.config.data.crop);
   std::vector<int64_t> rows;
   for (const int64_t sample : samples) {
     if (session.model->takes_class_labels()) prompts.labels.push_back(data.label(sample));

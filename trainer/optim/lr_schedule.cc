@@ -9,6 +9,8 @@
 
 namespace trireme {
 namespace {
+constexpr double kDefaultTimescale = 10000.0;  // Of inverse_sqrt without warm-up, as transformers'.
+
 std::string number(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%g", value);
@@ -27,6 +29,17 @@ double multiple(const LrScheduleOptions& schedule, double u, double num_steps) {
       return least + (1 - least) * (1 - p);
     case LrScheduleName::kCosine:
       return least + (1 - least) * (1 + std::cos(std::numbers::pi * p)) / 2;
+    case LrScheduleName::kCosineWithRestarts: {
+      const double turns = p * static_cast<double>(schedule.cycles);
+      const double part = p < 1 ? turns - std::floor(turns) : 1.0;
+      return least + (1 - least) * (1 + std::cos(std::numbers::pi * part)) / 2;
+    }
+    case LrScheduleName::kInverseSqrt: {
+      const double timescale = schedule.timescale > 0 ? static_cast<double>(schedule.timescale)
+                               : warmup > 0           ? warmup
+                                                      : kDefaultTimescale;
+      return least + (1 - least) * std::sqrt(timescale / (timescale + (u - warmup)));
+    }
     case LrScheduleName::kPolynomial:
       return least + (1 - least) * std::pow(1 - p, schedule.power);
     case LrScheduleName::kWsd: {

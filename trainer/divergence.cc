@@ -1,0 +1,57 @@
+#include "trainer/divergence.h"
+
+#include <cmath>
+#include <cstdio>
+
+namespace trireme {
+namespace {
+// Part of what divergence.spike_factor means: the averages are exponential, over about 50 updates,
+// and nothing is a spike before 20.
+constexpr double kDecay = 0.98;
+constexpr int64_t kUpdatesBefore = 20;
+
+std::string numbers(double loss, double grad_norm) {
+  char text[96];
+  std::snprintf(text, sizeof text, "loss %g, gradient norm %g", loss, grad_norm);
+  return text;
+}
+}  // namespace
+
+bool DivergenceGuard::is_spike(double loss, double grad_norm) const {
+  return stands_out(loss, state_.loss_average) || stands_out(grad_norm, state_.grad_norm_average);
+}
+
+bool DivergenceGuard::stands_out(double value, double sum_of_average) const {
+  if (options_.spike_factor <= 0 || state_.updates < kUpdatesBefore) return false;
+  const double weight = 1 - std::pow(kDecay, static_cast<double>(state_.updates));
+  return value > options_.spike_factor * sum_of_average / weight;
+}
+
+DivergenceGuard::Verdict DivergenceGuard::judge(double loss, double grad_norm) {
+  const bool is_finite = std::isfinite(loss) && std::isfinite(grad_norm);
+  const bool is_high = is_finite && is_spike(loss, grad_norm);
+  if (is_finite && !is_high) {
+    state_.loss_average = kDecay * state_.loss_average + (1 - kDecay) * loss;
+    state_.grad_norm_average = kDecay * state_.grad_norm_average + (1 - kDecay) * grad_norm;
+    state_.skipped_in_a_row = 0;
+    ++state_.updates;
+    return Verdict::kUpdate;
+  }
+  reason_ = numbers(loss, grad_norm);
+  if (is_high) {
+    char factor[32];
+    std::snprintf(factor, sizeof factor, "%g", options_.spike_factor);
+    reason_ += std::string(", more than divergence.spike_factor = ") + factor +
+               " times the average of the updates before";
+  }
+  if (options_.policy == DivergencePolicy::kStop) return Verdict::kStop;
+  if (state_.skipped_in_a_row >= options_.max_skips) {
+    reason_ += "; " + std::to_string(state_.skipped_in_a_row) +
+               " updates in a row were skipped already (divergence.max_skips)";
+    return Verdict::kStop;
+  }
+  ++state_.skipped;
+  ++state_.skipped_in_a_row;
+  return Verdict::kSkip;
+}
+}  // namespace trireme
