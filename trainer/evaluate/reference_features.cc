@@ -10,7 +10,9 @@
 #include "core/log.h"
 #include "core/sha256.h"
 #include "data/image.h"
+#include "data/latent_math.h"
 #include "trainer/evaluate/collect.h"
+#include "trainer/evaluate/memorisation.h"
 #include "trainer/in_touch.h"
 #include "trainer/models/safetensors.h"
 #include "trainer/progress.h"
@@ -21,15 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kBroadcastBytes = size_t{1} << 28;  // At a time.
-
-// Posterior mean, scaled.
-std::vector<float> latent_mean(const LatentDataset& data, int64_t sample,
-                               const LatentShape& shape) {
-  std::vector<float> latent(static_cast<size_t>(shape.num_elements()));
-  const std::vector<float> zeros(data.is_moments(sample) ? latent.size() : 0, 0.0F);
-  data.read_latent(sample, zeros, latent);
-  return latent;
-}
 
 // The samples of one shape that scores.reference stands for.
 struct DataSamples {
@@ -68,27 +61,27 @@ DataSamples samples_of(const Session& session, const LatentShape& shape) {
   return result;
 }
 
-PictureSet data_pictures(const Session& session, const LatentShape& shape, FeatureRows& features) {
-  DataSamples found = samples_of(session, shape);
+PictureSet data_pictures(const Session& session, const LatentShape& whole, FeatureRows& features) {
+  DataSamples found = samples_of(session, whole);
   PictureSet set{.name = found.name,
                  .count = static_cast<int64_t>(found.samples.size()),
                  .digest = {},
                  .rows = {}};
-  const auto* data = found.data;
-  const auto samples = std::move(found.samples);
+  const int64_t crop = session.config.data.crop;
+  const auto latent = [=, data = found.data, samples = std::move(found.samples)](int64_t item) {
+    return mean_latent(*data, samples[static_cast<size_t>(item)], whole, crop).contiguous();
+  };
   set.digest = [=](int64_t item) {
-    const auto latent = latent_mean(*data, samples[static_cast<size_t>(item)], shape);
+    const at::Tensor values = latent(item);
     Sha256 sha;
-    sha.update(std::as_bytes(std::span(latent)));
+    sha.update(std::as_bytes(
+        std::span(values.const_data_ptr<float>(), static_cast<size_t>(values.numel()))));
     return sha.hex_digest();
   };
   set.rows = [=, &features](int64_t first, int64_t n) {
     std::vector<at::Tensor> latents;
-    for (int64_t i = first; i < first + n; ++i) {
-      const auto latent = latent_mean(*data, samples[static_cast<size_t>(i)], shape);
-      latents.push_back(torch::tensor(latent).view({1, shape.channels, shape.height, shape.width}));
-    }
-    return features.of_latents(at::cat(latents));
+    for (int64_t i = first; i < first + n; ++i) latents.push_back(latent(i));
+    return features.of_latents(at::stack(latents));
   };
   return set;
 }
@@ -192,8 +185,9 @@ PictureSet folder_pictures(const fs::path& folder, int64_t resolution, FeatureRo
               }};
 }
 
-PictureSet reference_pictures(const Session& session, const LatentShape& shape,
-                              FeatureRows& features) {
+PictureSet reference_pictures(const Session& session, FeatureRows& features) {
+  const LatentShape& whole = session.validation_dataset().classes().front().shape;
+  const LatentShape shape = cropped_shape(whole, session.config.data.crop);
   const auto& choice = session.config.scores.reference;
   if (choice != "auto" && choice != "validation" && choice != "train") {
     if (shape.height != shape.width) {
@@ -203,7 +197,7 @@ PictureSet reference_pictures(const Session& session, const LatentShape& shape,
     }
     return folder_pictures(choice, shape.height * features.pixels_per_latent(), features);
   }
-  PictureSet set = data_pictures(session, shape, features);
+  PictureSet set = data_pictures(session, whole, features);
   if (set.count < 2) {
     throw UsageError("scores need at least two " + set.name + " to compare with, but there are " +
                      std::to_string(set.count) + ". Set scores.reference.");

@@ -24,8 +24,7 @@ struct PictureSet {
 // The pictures that scores.reference names: those of the data are decoded from the posterior means,
 // those of a folder are cut to the samples' size as pack does it. `session` and `features` outlive
 // it. Local. Throws UsageError and InputError.
-[[nodiscard]] PictureSet reference_pictures(const Session& session, const LatentShape& shape,
-                                            FeatureRows& features);
+[[nodiscard]] PictureSet reference_pictures(const Session& session, FeatureRows& features);
 
 // All pictures of a folder, by name, at most `resolution` x `resolution` as pack cuts them; 0: as
 // they are.

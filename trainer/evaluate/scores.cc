@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "data/latent_math.h"
 #include "trainer/evaluate/collect.h"
 #include "trainer/evaluate/reference_features.h"
 #include "trainer/evaluate/sample_prompts.h"
@@ -54,7 +55,8 @@ struct Scorer::Reference {
 
 Scorer::Scorer(const Session& session)
     : features_(session.config.scores, vae_for_scores(session), session.device) {
-  features_.set_latent_shape(session.validation_dataset().classes().front().shape);
+  const LatentShape& whole = session.validation_dataset().classes().front().shape;
+  features_.set_latent_shape(cropped_shape(whole, session.config.data.crop));
 }
 
 Scorer::~Scorer() = default;
@@ -94,8 +96,7 @@ void Scorer::read_reference(MpiEnvironment& mpi, const Session& session,
                             const std::filesystem::path& cache) {
   if (reference_ || features_.reference_width() == 0) return;
   PictureSet pictures;
-  const LatentShape shape = session.validation_dataset().classes().front().shape;
-  mpi.run_on_all_ranks([&] { pictures = reference_pictures(session, shape, features_); });
+  mpi.run_on_all_ranks([&] { pictures = reference_pictures(session, features_); });
   auto reference = std::make_unique<Reference>();
   reference->rows = feature_rows_of(mpi, pictures, features_, session.config.scores.batch, cache);
   if (has_metric(session.config.scores, "fid")) {
