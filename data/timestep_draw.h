@@ -33,8 +33,4 @@ struct TimestepDraw {
 // Diffusion Models", 2021).
 [[nodiscard]] TimestepDraw draw_timestep(const TimestepOptions& options, uint64_t seed,
                                          const SampleDraw& draw, const BatchPosition& position);
-
-// The inverse of the standard normal distribution function, to about 1e-16 relative (Wichura,
-// "Algorithm AS 241", 1988). REQUIRES: 0 < p < 1.
-[[nodiscard]] double normal_quantile(double p);
 }  // namespace trireme

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/normal_quantile.h"
 #include "core/philox.h"
 
 namespace trireme {
@@ -64,11 +65,6 @@ double quantile_of(std::span<const double> values, double probability) {
   // Equal neighbours first: infinity minus infinity is no number.
   if (sorted[below] == sorted[above] || share == 0.0) return sorted[below];
   return sorted[below] + share * (sorted[above] - sorted[below]);
-}
-
-double normal_quantile(double probability) {
-  const auto distribution = [](double x) { return 0.5 * std::erfc(-x / std::numbers::sqrt2); };
-  return bisect(distribution, -40.0, 40.0, probability);
 }
 
 double student_t_quantile(double probability, int64_t degrees) {

@@ -22,7 +22,6 @@ struct Interval {
 // The value below which Student's t with `degrees` >= 1 degrees of freedom lies with `probability`
 // in (0, 1); by bisection of the closed form (Abramowitz and Stegun, 26.7.3 and 26.7.4).
 [[nodiscard]] double student_t_quantile(double probability, int64_t degrees);
-[[nodiscard]] double normal_quantile(double probability);
 
 // Mean with its 95 % interval by Student's t; the interval is infinite for fewer than two values.
 struct MeanInterval {

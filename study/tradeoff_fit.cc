@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/normal_quantile.h"
 
 namespace trireme {
 namespace {

@@ -7,6 +7,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "core/normal_quantile.h"
+
 namespace trireme {
 namespace {
 using Options = TimestepOptions;

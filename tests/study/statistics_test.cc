@@ -6,6 +6,8 @@
 
 #include <gtest/gtest.h>
 
+#include "core/normal_quantile.h"
+
 namespace trireme {
 namespace {
 TEST(StatisticsTest, StudentQuantilesAreThoseOfTheTables) {
