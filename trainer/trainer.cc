@@ -257,14 +257,4 @@ void Trainer::record_step() {
   last_step_seconds_ = result.step_seconds;
   if (log_) log_->step(result);
 }
-
-// Whether the step just launched is followed by what needs its numbers.
-bool Trainer::is_something_due() const {
-  return state_.step == plan_.steps || is_evaluation_due() || is_checkpoint_due();
-}
-
-bool Trainer::is_checkpoint_due() const {
-  const int64_t every = config_.checkpoint.every_steps;
-  return every > 0 && state_.step % every == 0;
-}
 }  // namespace trireme
