@@ -281,8 +281,7 @@ std::vector<ConfigKey> machinery_keys() {
       key<&C::parallel, &P::precision>("parallel.precision"),
       key<&C::parallel, &P::reduce_precision>("parallel.reduce_precision"),
       key<&C::parallel, &P::memory_format>("parallel.memory_format"),
-      key<&C::parallel, &P::activation_checkpointing>("parallel.activation_checkpointing",
-                                                      {.trajectory = kFree}),
+      key<&C::parallel, &P::activation_checkpointing>("parallel.activation_checkpointing"),
       key<&C::checkpoint, &CheckpointOptions::every_steps>(
           "checkpoint.every_steps", {.trajectory = kFree, .range = kCountOrOff}),
       key<&C::checkpoint, &CheckpointOptions::keep>("checkpoint.keep",

@@ -61,11 +61,18 @@ def test_optimizers_that_need_whole_tensors_refuse_to_be_spread(tmp_path, parts,
     assert "parallel.shard_optimizer" in refused.stderr and name in refused.stderr
 
 
-def test_activation_checkpointing_changes_no_bit(tmp_path, parts):
-    plain = train(tmp_path, parts, "plain", 1)
-    again = train(tmp_path, parts, "again", 1, parallel={"activation_checkpointing": True})
-    assert weights_sha256(plain) == weights_sha256(again)
-    assert without_times(metrics(plain)) == without_times(metrics(again))
+def test_activation_checkpointing_changes_only_the_order_of_sums(tmp_path, parts):
+    """What a block's input feeds is added up inside the block first, so gradients differ by rounding."""
+    tables = dict(optim={"name": "sgd", "lr": 1e-2}, eval={"every_steps": 0})
+    plain = train(tmp_path, parts, "plain", 1, **tables)
+    again = train(tmp_path, parts, "again", 1, parallel={"activation_checkpointing": True}, **tables)
+    for one, other in zip(metrics(plain), metrics(again), strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-6)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-6)
+    # It has bits of its own, which no number of ranks changes.
+    sets = dict(parallel={"activation_checkpointing": True, "shards": 2}, **tables)
+    assert weights_sha256(train(tmp_path, parts, "one", 1, **sets)) == weights_sha256(
+        train(tmp_path, parts, "two", 2, **sets))
 
 
 @pytest.mark.parametrize("options,tolerance", [

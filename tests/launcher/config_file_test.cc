@@ -283,6 +283,7 @@ ConfigValue another_value(const ConfigKey& key) {
   if (key.name == "optim.lr_multipliers") {
     return std::map<std::string, double>{{R"(a\.b "c")", 0.1 + 0.2}, {"lora_B", 16.0}};
   }
+  if (key.name == "early_stopping.metric") return std::string("val_loss_band_1");
   if (key.name == "batch.grow_at") return std::vector<int64_t>{40, 80};
   if (key.name == "batch.grow_to") return std::vector<int64_t>{7, 9};
   if (key.name == "objective.timestep_range") return std::array{5e-324, 1.0 / 3};

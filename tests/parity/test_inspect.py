@@ -197,7 +197,9 @@ def test_order_refuses_what_is_no_range(run, steps):
 def test_shipped_configurations_are_valid():
     root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "configs")
     names = sorted(name for name in os.listdir(root) if name.endswith(".toml"))
-    assert names
+    studies = [name for name in names if "\n[study]" in "\n" + open(os.path.join(root, name)).read()]
+    names = [name for name in names if name not in studies]
+    assert names and studies
     for name in names:
         done = inspect(os.path.join(root, name))
         assert done.returncode == 0, (name, done.stderr)

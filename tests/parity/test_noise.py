@@ -22,7 +22,10 @@ def run_probe(verb, where, tensors=None, /, **options):
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     if done.returncode:
         return done
-    return load_file(target) if verb != "scheduler" else done
+    if verb == "scheduler":
+        return done
+    # Copies: the next call writes over the file that they are mapped from.
+    return {name: tensor.clone() for name, tensor in load_file(target).items()}
 
 
 def noise_options(schedule="scaled_linear", timesteps=1000, zero_snr=0, start=0.00085, end=0.012):

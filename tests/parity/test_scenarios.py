@@ -40,4 +40,4 @@ def test_a_preset_says_where_its_values_come_from(name, tmp_path):
     for table in ("adapter", "optim", "lr_schedule"):
         for key in config.get(table, {}):
             line = next(line for line in text.splitlines() if line.startswith(f"{key} "))
-            assert "#" in line or key in ("eps", "warmup_steps", "min_lr_ratio"), f"{key} has no source"
+            assert "#" in line or key in ("type", "eps", "warmup_steps", "min_lr_ratio"), f"{key} has no source"
