@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "trainer/evaluate/memorisation.h"
+#include "trainer/evaluate/sample_grid.h"
 #include "trainer/evaluate/sample_prompts.h"
 #include "trainer/evaluate/sampling.h"
 #include "trainer/evaluate/validation.h"
@@ -11,6 +12,7 @@
 
 namespace trireme {
 namespace {
+constexpr int64_t kMaxBlockRows = 8;
 constexpr int64_t kMaxCompared = 100000;
 
 std::string caption_of(const LatentDataset& data, int64_t sample) {
@@ -86,6 +88,28 @@ SampleComparison compare_samples(MpiEnvironment& mpi, Session& session,
     }
   });
   return result;
+}
+
+Image comparison_grid(const SampleComparison& comparison) {
+  const auto num_rows = static_cast<int64_t>(comparison.images.size()) / SampleComparison::kColumns;
+  const int64_t num_blocks = (num_rows + kMaxBlockRows - 1) / kMaxBlockRows;
+  const int64_t block_rows = (num_rows + num_blocks - 1) / num_blocks;
+  const Image& first = comparison.images.front();
+  const Image blank{.width = first.width,
+                    .height = first.height,
+                    .pixels = std::vector<uint8_t>(first.pixels.size(), 255)};
+  std::vector<Image> cells;  // A blank column between blocks.
+  for (int64_t row = 0; row < block_rows; ++row) {
+    for (int64_t block = 0; block < num_blocks; ++block) {
+      if (block > 0) cells.push_back(blank);
+      const int64_t place = (block * block_rows + row) * SampleComparison::kColumns;
+      for (int64_t column = 0; column < SampleComparison::kColumns; ++column) {
+        const auto index = static_cast<size_t>(place + column);
+        cells.push_back(index < comparison.images.size() ? comparison.images[index] : blank);
+      }
+    }
+  }
+  return tile(cells, num_blocks * (SampleComparison::kColumns + 1) - 1);
 }
 
 void report(const SampleComparison& comparison, ReportTable& table) {

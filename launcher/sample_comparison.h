@@ -38,5 +38,9 @@ struct SampleComparison {
 [[nodiscard]] SampleComparison compare_samples(MpiEnvironment& mpi, Session& session,
                                                const std::filesystem::path& vae);
 
+// Its pictures, before | after | real a row; more than eight rows stand side by side in blocks.
+// REQUIRES: some images.
+[[nodiscard]] Image comparison_grid(const SampleComparison& comparison);
+
 void report(const SampleComparison& comparison, ReportTable& table);
 }  // namespace trireme

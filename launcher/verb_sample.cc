@@ -155,7 +155,7 @@ void draw_comparison(MpiEnvironment& mpi, Session& session, const fs::path& vae,
   mpi.run_on_all_ranks([&] {
     if (mpi.rank() != 0) return;
     create_folder(fs::path(out).parent_path());
-    write_png(out, tile(comparison.images, SampleComparison::kColumns));
+    write_png(out, comparison_grid(comparison));
     ReportTable table;
     table.heading(out + ": before | after | real");
     report(comparison, table);

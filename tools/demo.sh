@@ -17,8 +17,8 @@ fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
 fine_tune() {
   say "fine-tuning the base on 1,016 drawings of the Symbola font, on 2 ranks (a few minutes)"
   "$trireme" launch configs/demo.toml -n 2 --run-dir "$out/run"
-  say "drawing 8 captions whose characters were never trained in this style, chosen by a fixed rule"
-  "$trireme" sample "$out/run/checkpoints/latest" --ema --compare --out "$out/before_after_real.png"
+  say "drawing 24 captions whose characters were never trained in this style, chosen by a fixed rule"
+  "$trireme" sample "$out/run/checkpoints/latest" --ema --compare --count 24 --out "$out/before_after_real.png"
 }
 
 weights_of() { sha256sum "$1/checkpoints/latest/unet/diffusion_pytorch_model.safetensors" | cut -d' ' -f1; }

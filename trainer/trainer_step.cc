@@ -312,11 +312,11 @@ std::string Trainer::describe_bad_samples(const StepInFlight& flight) const {
 
 void Trainer::throw_diverged(const StepInFlight& flight, const StepMessage::Content& content) {
   const std::string cure =
-      ". The data is finite, and the update was not made: the weights are those of the step "
+      " (" + guard_.reason() +
+      "). The data is finite, and the update was not made: the weights are those of the step "
       "before. Look at these samples; lower optim.lr, set optim.max_grad_norm, or lengthen "
       "lr_schedule.warmup_steps, and go on from the last checkpoint.";
-  const std::string what =
-      "training diverged at step " + std::to_string(flight.step) + ": " + guard_.reason() + "; ";
+  const std::string what = "training diverged at step " + std::to_string(flight.step) + ": ";
   const auto is_bad = [&](int64_t piece) {
     const auto index = static_cast<size_t>(piece);
     return !std::isfinite(content.piece_losses[index]) ||
@@ -333,7 +333,7 @@ void Trainer::throw_diverged(const StepInFlight& flight, const StepMessage::Cont
   });
   throw DivergedError(what +
                       (std::isfinite(content.squared_norm)
-                           ? "no number is wrong in itself"
+                           ? "every number is finite, but stands out"
                            : "the summed gradient is not finite, though each rank's is") +
                       cure);
 }
