@@ -282,7 +282,7 @@ def test_rank_output_of_a_good_run_is_beside_it_and_on_the_terminal(config, tmp_
     result = run("launch", config, "-n", 2, "--rank-output")
     assert result.returncode == 0, result.stderr
     log = (tmp_path / "run" / "ranks" / "rank-00000.log").read_text()
-    line = next(line for line in log.splitlines() if "learning rate" in line)
+    line = next(line for line in log.splitlines() if "as given" in line)
     assert line in result.stderr and "<stderr>" not in result.stderr
 
 
