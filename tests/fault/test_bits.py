@@ -92,8 +92,10 @@ def test_channels_last_state_is_stored_in_the_parameters_order(tmp_path, parts):
     from safetensors.numpy import load_file
     import numpy as np
 
-    plain = train(tmp_path, parts, "plain", 1, model={"dropout": 0.0})
-    last = train(tmp_path, parts, "last", 1, model={"dropout": 0.0}, parallel={"memory_format": "channels_last"})
+    # SGD, since Adam divides tiny gradients by themselves and so enlarges their rounding.
+    tables = dict(model={"dropout": 0.0}, optim={"name": "sgd", "lr": 1e-2})
+    plain = train(tmp_path, parts, "plain", 1, **tables)
+    last = train(tmp_path, parts, "last", 1, parallel={"memory_format": "channels_last"}, **tables)
     for file in ("optimizer.safetensors", "unet/diffusion_pytorch_model.safetensors", "ema/diffusion_pytorch_model.safetensors"):
         a, b = (load_file(r / "checkpoints/latest" / file) for r in (plain, last))
         for key in a:
