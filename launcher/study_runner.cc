@@ -127,9 +127,10 @@ fs::path StudyRunner::run_dir(const RunSpec& run) const {
   return fs::path(options_.directory()) / "runs" / run.name;
 }
 
-std::vector<RunRecord> StudyRunner::records(std::span<const RunSpec> runs) const {
-  std::vector<RunRecord> records;
-  for (const auto& run : runs) records.push_back(read_run(run_dir(run), run, options_.metric));
+std::vector<StudyRun> StudyRunner::records(std::span<const RunSpec> runs) const {
+  std::vector<StudyRun> records;
+  for (const auto& run : runs)
+    records.push_back(read_study_run(run_dir(run), run, options_.metric));
   return records;
 }
 
@@ -147,8 +148,8 @@ std::vector<std::string> StudyRunner::command(const RunSpec& run) const {
 
 bool StudyRunner::finish(const RunSpec& run, const StopSignal& stop) const {
   const fs::path folder = run_dir(run);
-  using State = RunRecord::State;
-  const State before = read_run(folder, run, options_.metric).state;
+  using State = StudyRun::State;
+  const State before = read_study_run(folder, run, options_.metric).state;
   if (before == State::kFinished || before == State::kDiverged) return true;
   std::error_code error;
   fs::create_directories(fs::path(options_.directory()) / "logs", error);
@@ -164,16 +165,16 @@ bool StudyRunner::finish(const RunSpec& run, const StopSignal& stop) const {
     if (stop.requested()) {
       ending = Ending::kStopped;
       child.stop();
-    } else if (looks_diverged(read_run(folder, run, options_.metric))) {
+    } else if (looks_diverged(read_study_run(folder, run, options_.metric))) {
       ending = Ending::kDiverged;
       child.stop();
     }
   }
   const int code = child.exit_code();
   if (ending == Ending::kStopped && code != 0) return false;
-  const bool has_diverged = ending == Ending::kDiverged ||
-                            code == static_cast<int>(ExitCode::kDiverged) ||
-                            (code == 0 && looks_diverged(read_run(folder, run, options_.metric)));
+  const bool has_diverged =
+      ending == Ending::kDiverged || code == static_cast<int>(ExitCode::kDiverged) ||
+      (code == 0 && looks_diverged(read_study_run(folder, run, options_.metric)));
   if (has_diverged) {
     write_state(folder, run, State::kDiverged);
   } else if (code == 0) {

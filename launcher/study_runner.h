@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "core/stop_signal.h"
-#include "study/run_record.h"
 #include "study/study_grid.h"
+#include "study/study_run.h"
 
 namespace trireme {
 
@@ -19,7 +19,7 @@ class StudyRunner {
 
   [[nodiscard]] std::filesystem::path run_dir(const RunSpec& run) const;
   // What is there of each.
-  [[nodiscard]] std::vector<RunRecord> records(std::span<const RunSpec> runs) const;
+  [[nodiscard]] std::vector<StudyRun> records(std::span<const RunSpec> runs) const;
   // The command of one run, as words.
   [[nodiscard]] std::vector<std::string> command(const RunSpec& run) const;
 

@@ -44,8 +44,8 @@ std::string own_path() {
   return path.string();
 }
 
-bool is_done(const RunRecord& record) {
-  return record.state == RunRecord::State::kFinished || record.state == RunRecord::State::kDiverged;
+bool is_done(const StudyRun& record) {
+  return record.state == StudyRun::State::kFinished || record.state == StudyRun::State::kDiverged;
 }
 
 // Adds the learning rates that the results so far ask for. Returns whether there are any new ones.
@@ -84,7 +84,7 @@ std::vector<PredictedScaling> predict(const StudyOptions& options, const StudyAn
   return predict_scaling(count_network(json, file, default_input(json)), analysis.scaling);
 }
 
-void write_report(const StudyOptions& options, const std::vector<RunRecord>& records) {
+void write_report(const StudyOptions& options, const std::vector<StudyRun>& records) {
   const StudyAnalysis analysis = analyse_study(options, records);
   if (analysis.settings.empty()) {
     throw UsageError("the study " + options.directory() + " has no run yet.");
@@ -100,7 +100,7 @@ void write_report(const StudyOptions& options, const std::vector<RunRecord>& rec
   std::cout << "Report: " << (folder / "report.html").string() << " (and results.json, runs.csv)\n";
 }
 
-std::string told(const RunRecord& record) {
+std::string told(const StudyRun& record) {
   const auto value = record.final_value();
   return std::string(state_name(record.state)) +
          (value ? ", " + format_rounded(*value) : std::string());
@@ -119,11 +119,11 @@ int run_all(const StudyOptions& options, const StudyRunner& runner) {
   for (int64_t round = 0;; ++round) {
     for (; next < runs.size(); ++next) {
       const RunSpec& run = runs[next];
-      const bool was_done = is_done(read_run(runner.run_dir(run), run, options.metric));
+      const bool was_done = is_done(read_study_run(runner.run_dir(run), run, options.metric));
       if (stop.requested() || !runner.finish(run, stop)) return stopped();
       if (was_done) continue;
       log::info("run " + std::to_string(next + 1) + " of " + std::to_string(runs.size()) + ", " +
-                run.name + ": " + told(read_run(runner.run_dir(run), run, options.metric)));
+                run.name + ": " + told(read_study_run(runner.run_dir(run), run, options.metric)));
     }
     if (round >= options.lr_extend || !extend(options, runner, runs)) break;
     log::info("some best learning rates are at the edge of those tried: " +

@@ -13,10 +13,10 @@ namespace trireme {
 namespace {
 using Edge = BatchResult::Edge;
 
-std::vector<Setting> group(std::span<const RunRecord> records) {
+std::vector<Setting> group(std::span<const StudyRun> records) {
   std::map<std::tuple<std::string, int64_t, double, int64_t, int64_t>, Setting> groups;
   for (const auto& record : records) {
-    if (record.state == RunRecord::State::kAbsent) continue;
+    if (record.state == StudyRun::State::kAbsent) continue;
     const RunSpec& spec = record.spec;
     Setting& setting = groups[{spec.variant, spec.batch, spec.lr, spec.ranks, spec.warmup_samples}];
     setting.batch = spec.batch;
@@ -26,8 +26,8 @@ std::vector<Setting> group(std::span<const RunRecord> records) {
     setting.warmup_samples = spec.warmup_samples;
     setting.variant = spec.variant;
     setting.runs.push_back(&record);
-    setting.num_diverged += record.state == RunRecord::State::kDiverged ? 1 : 0;
-    if (record.state != RunRecord::State::kFinished) continue;
+    setting.num_diverged += record.state == StudyRun::State::kDiverged ? 1 : 0;
+    if (record.state != StudyRun::State::kFinished) continue;
     if (const auto value = record.final_value()) setting.finals.push_back(*value);
   }
   std::vector<Setting> settings;
@@ -168,7 +168,7 @@ int64_t largest_lossless(const StudyOptions& options, const std::vector<BatchRes
 }
 }  // namespace
 
-StudyAnalysis analyse_study(const StudyOptions& options, std::span<const RunRecord> records) {
+StudyAnalysis analyse_study(const StudyOptions& options, std::span<const StudyRun> records) {
   StudyAnalysis analysis;
   analysis.settings = group(records);
   if (analysis.settings.empty()) return analysis;
@@ -184,7 +184,7 @@ StudyAnalysis analyse_study(const StudyOptions& options, std::span<const RunReco
   for (auto& setting : analysis.settings) {
     if (analysis.target_from == TargetFrom::kNone) break;
     for (const auto* run : setting.runs) {
-      if (run->state != RunRecord::State::kFinished) continue;
+      if (run->state != StudyRun::State::kFinished) continue;
       if (const auto samples = run->samples_to(analysis.target))
         setting.samples.push_back(*samples);
     }

@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "study/run_record.h"
 #include "study/statistics.h"
+#include "study/study_run.h"
 #include "study/tradeoff_fit.h"
 
 namespace trireme {
@@ -18,9 +18,9 @@ struct Setting {
   int64_t ranks = 1;
   int64_t warmup_samples = 0;
   std::string variant;
-  std::vector<const RunRecord*> runs;  // By seed.
-  std::vector<double> samples;         // To target, of the runs that reached it.
-  std::vector<double> finals;          // The metric at the end of the budget, where finite.
+  std::vector<const StudyRun*> runs;  // By seed.
+  std::vector<double> samples;        // To target, of the runs that reached it.
+  std::vector<double> finals;         // The metric at the end of the budget, where finite.
   int64_t num_diverged = 0;
   [[nodiscard]] bool reached_by_all() const {
     return !runs.empty() && samples.size() == runs.size();
@@ -85,7 +85,7 @@ struct StudyAnalysis {
 
 // `records` outlives the result, which points into it.
 [[nodiscard]] StudyAnalysis analyse_study(const StudyOptions& options,
-                                          std::span<const RunRecord> records);
+                                          std::span<const StudyRun> records);
 
 // The learning-rate factors to try next: for each batch and variant whose best is at an edge.
 struct NextFactor {

@@ -126,7 +126,7 @@ Chart StudyCharts::score_by_rate() const {
   return chart;
 }
 
-Chart StudyCharts::curves(const std::string& title, double (*value)(const RunRecord::Step&),
+Chart StudyCharts::curves(const std::string& title, double (*value)(const StudyRun::Step&),
                           Quantity x) const {
   Chart chart{.title = title,
               .note = "The first seed at each batch's best learning rate.",
@@ -177,11 +177,11 @@ Chart StudyCharts::training_loss(Quantity x) const {
   const bool is_steps = x == Quantity::kSteps;
   return curves(
       is_steps ? "Training loss by steps" : "Training loss by samples",
-      [](const RunRecord::Step& step) { return step.loss; }, x);
+      [](const StudyRun::Step& step) { return step.loss; }, x);
 }
 
 Chart StudyCharts::noise_scale() const {
-  const auto value = [](const RunRecord::Step& step) {
+  const auto value = [](const StudyRun::Step& step) {
     return step.noise_scale > 0.0 ? step.noise_scale : std::nan("");
   };
   Chart chart = curves("Gradient-noise scale", value, Quantity::kSamples);
@@ -196,7 +196,7 @@ BarChart StudyCharts::breakdown() const {
                 .bars = {},
                 .x = {.label = "seconds", .format = ChartAxis::Format::kSeconds}};
   for (const auto& batch : analysis_.batches) {
-    const RunRecord& run = *batch.best->runs.front();
+    const StudyRun& run = *batch.best->runs.front();
     const double rest =
         std::max(0.0, run.step_seconds - run.comm_exposed_seconds - run.data_seconds);
     bars.bars.push_back({"batch " + std::to_string(batch.batch),

@@ -33,7 +33,7 @@ class StudyCharts {
   [[nodiscard]] bool is_first_variant(const std::string& variant) const {
     return variant == analysis_.batches.front().variant;
   }
-  [[nodiscard]] Chart curves(const std::string& title, double (*value)(const RunRecord::Step&),
+  [[nodiscard]] Chart curves(const std::string& title, double (*value)(const StudyRun::Step&),
                              Quantity x) const;
 
   const StudyOptions& options_;

@@ -14,7 +14,7 @@ using Quantity = StudyCharts::Quantity;
 class StudyPage {
  public:
   StudyPage(const StudyOptions& options, const StudyAnalysis& analysis,
-            std::span<const RunRecord> records, std::span<const PredictedScaling> predicted)
+            std::span<const StudyRun> records, std::span<const PredictedScaling> predicted)
       : options_(options),
         analysis_(analysis),
         records_(records),
@@ -39,9 +39,9 @@ class StudyPage {
  private:
   [[nodiscard]] std::string lede() const {
     const auto num_finished =
-        std::ranges::count(records_, RunRecord::State::kFinished, &RunRecord::state);
+        std::ranges::count(records_, StudyRun::State::kFinished, &StudyRun::state);
     const auto num_diverged =
-        std::ranges::count(records_, RunRecord::State::kDiverged, &RunRecord::state);
+        std::ranges::count(records_, StudyRun::State::kDiverged, &StudyRun::state);
     std::string text =
         std::to_string(num_finished) + " runs finished, " + std::to_string(num_diverged) +
         " diverged, of " + std::to_string(records_.size()) + "; up to " +
@@ -162,8 +162,8 @@ class StudyPage {
                                "samples to target", "final " + options_.metric, "images/s"},
                     .rows = {}};
     for (const auto& record : records_) {
-      if (record.state == RunRecord::State::kAbsent) continue;
-      const bool is_finished = record.state == RunRecord::State::kFinished;
+      if (record.state == StudyRun::State::kAbsent) continue;
+      const bool is_finished = record.state == StudyRun::State::kFinished;
       const auto samples = is_finished ? record.samples_to(analysis_.target) : std::nullopt;
       const auto final_value = record.final_value();
       table.rows.push_back(
@@ -181,14 +181,14 @@ class StudyPage {
 
   const StudyOptions& options_;
   const StudyAnalysis& analysis_;
-  std::span<const RunRecord> records_;
+  std::span<const StudyRun> records_;
   StudyCharts charts_;
   HtmlPage page_;
 };
 }  // namespace
 
 std::string study_to_html(const StudyOptions& options, const StudyAnalysis& analysis,
-                          std::span<const RunRecord> records,
+                          std::span<const StudyRun> records,
                           std::span<const PredictedScaling> predicted) {
   return StudyPage(options, analysis, records, predicted).write();
 }

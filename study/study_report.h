@@ -25,10 +25,10 @@ struct PredictedScaling {
                                                    const StudyAnalysis& analysis,
                                                    std::span<const PredictedScaling> predicted);
 [[nodiscard]] std::string study_to_csv(const StudyAnalysis& analysis,
-                                       std::span<const RunRecord> records);
+                                       std::span<const StudyRun> records);
 
 // report.html: one page, no network, no scripts.
 [[nodiscard]] std::string study_to_html(const StudyOptions& options, const StudyAnalysis& analysis,
-                                        std::span<const RunRecord> records,
+                                        std::span<const StudyRun> records,
                                         std::span<const PredictedScaling> predicted);
 }  // namespace trireme

@@ -148,18 +148,18 @@ ordered_json study_to_json(const StudyOptions& options, const StudyAnalysis& ana
   return json;
 }
 
-std::string study_to_csv(const StudyAnalysis& analysis, std::span<const RunRecord> records) {
+std::string study_to_csv(const StudyAnalysis& analysis, std::span<const StudyRun> records) {
   std::string text =
       "run,batch,lr,lr_factor,warmup_samples,ranks,seed,variant,state,samples,final,"
       "images_per_second,is_best\n";
-  std::map<const RunRecord*, bool> best;
+  std::map<const StudyRun*, bool> best;
   for (const auto& batch : analysis.batches) {
     for (const auto* run : batch.best->runs) best[run] = true;
   }
   for (const auto& record : records) {
-    if (record.state == RunRecord::State::kAbsent) continue;
+    if (record.state == StudyRun::State::kAbsent) continue;
     const RunSpec& spec = record.spec;
-    const bool is_finished = record.state == RunRecord::State::kFinished;
+    const bool is_finished = record.state == StudyRun::State::kFinished;
     const auto samples = is_finished ? record.samples_to(analysis.target) : std::nullopt;
     const auto final_value = record.final_value();
     text += spec.name + "," + std::to_string(spec.batch) + "," + number(spec.lr) + "," +

@@ -240,8 +240,8 @@ std::vector<RankScaling> scaling_over_ranks(std::span<const Setting> settings) {
   return scaling;
 }
 
-std::optional<double> rank_loss_difference(std::span<const RunRecord> records) {
-  std::map<std::tuple<std::string, int64_t, double, int64_t, int64_t>, const RunRecord*> first;
+std::optional<double> rank_loss_difference(std::span<const StudyRun> records) {
+  std::map<std::tuple<std::string, int64_t, double, int64_t, int64_t>, const StudyRun*> first;
   std::optional<double> largest;
   for (const auto& record : records) {
     if (record.steps.empty()) continue;

@@ -21,7 +21,7 @@ namespace trireme {
     std::span<const Setting> settings);
 
 [[nodiscard]] std::vector<RankScaling> scaling_over_ranks(std::span<const Setting> settings);
-[[nodiscard]] std::optional<double> rank_loss_difference(std::span<const RunRecord> records);
+[[nodiscard]] std::optional<double> rank_loss_difference(std::span<const StudyRun> records);
 
 // Three sentences: the critical batch, the learning-rate rule, what to do with it.
 [[nodiscard]] std::vector<std::string> write_verdict(const StudyOptions& options,

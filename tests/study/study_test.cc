@@ -33,10 +33,10 @@ StudyOptions options_of(double power) {
 }
 
 // The metric falls as 2 - samples / needed, so it passes 1 at `needed`.
-RunRecord record_of(const RunSpec& spec, double needed, double budget) {
-  RunRecord record;
+StudyRun record_of(const RunSpec& spec, double needed, double budget) {
+  StudyRun record;
   record.spec = spec;
-  record.state = RunRecord::State::kFinished;
+  record.state = StudyRun::State::kFinished;
   for (int i = 0; i <= 10; ++i) {
     const double samples = budget * i / 10.0;
     record.evaluations.push_back({samples, 2.0 - samples / needed});
@@ -49,8 +49,8 @@ RunRecord record_of(const RunSpec& spec, double needed, double budget) {
 
 // Samples grow with the batch by the trade-off curve, and with the squared log distance to the best
 // learning rate, which grows as batch^0.5 whatever prior the study has.
-std::vector<RunRecord> synthetic(const StudyOptions& options, double noise_scale) {
-  std::vector<RunRecord> records;
+std::vector<StudyRun> synthetic(const StudyOptions& options, double noise_scale) {
+  std::vector<StudyRun> records;
   ResamplingRandom random(5);
   for (const auto& run : expand_grid(options)) {
     const auto batch = static_cast<double>(run.batch);
@@ -120,12 +120,12 @@ TEST(StudyAnalysisTest, CommonRandomNumbersSaveWhatTheyShare) {
   options.lr_factor = {1.0, 2.0};
   options.seed.clear();
   for (int64_t seed = 1; seed <= 400; ++seed) options.seed.push_back(seed);
-  std::vector<RunRecord> records;
+  std::vector<StudyRun> records;
   ResamplingRandom own(9);
   for (const auto& run : expand_grid(options)) {
     // Three parts of variance belong to the seed, one to the run: correlation 3/4, ratio 1/4.
     ResamplingRandom of_seed(static_cast<uint64_t>(run.seed) + 1000);
-    RunRecord record = record_of(run, 1000.0, 100000.0);
+    StudyRun record = record_of(run, 1000.0, 100000.0);
     record.evaluations.back().value =
         1.0 + 0.01 * (std::sqrt(3.0) * of_seed.normal() + own.normal());
     records.push_back(std::move(record));
@@ -144,7 +144,7 @@ TEST(StudyAnalysisTest, RanksGiveEfficiencyAndLossParity) {
   options.batch = {16, 32};
   options.lr_factor = {1.0};
   options.ranks = {1, 4};
-  std::vector<RunRecord> records;
+  std::vector<StudyRun> records;
   for (const auto& run : expand_grid(options)) {
     records.push_back(record_of(run, 1000.0, 100000.0));
     if (run.ranks == 4) records.back().steps.back().loss *= 1.001;
@@ -159,7 +159,7 @@ TEST(StudyReportTest, HoldsEverythingAndNothingInfinite) {
   StudyOptions options = options_of(0.4);
   options.name = "a <b> study";
   auto records = synthetic(options, 100.0);
-  records.front().state = RunRecord::State::kDiverged;
+  records.front().state = StudyRun::State::kDiverged;
   const auto analysis = analyse_study(options, records);
   const std::string page = study_to_html(options, analysis, records, {});
   EXPECT_THAT(page, HasSubstr("a &lt;b&gt; study"));
@@ -176,13 +176,13 @@ TEST(StudyReportTest, HoldsEverythingAndNothingInfinite) {
   EXPECT_THAT(study_to_html(options, analyse_study(options, {}), {}, {}), HasSubstr("<html"));
 }
 
-TEST(RunRecordTest, ReadsWhatIsThereAndKnowsItsSettings) {
+TEST(StudyRunTest, ReadsWhatIsThereAndKnowsItsSettings) {
   const auto folder = std::filesystem::temp_directory_path() / "trireme-study-test";
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
   RunSpec spec = expand_grid(options_of(0.5)).front();
-  using State = RunRecord::State;
-  EXPECT_EQ(read_run(folder, spec, "val_loss").state, State::kAbsent);
+  using State = StudyRun::State;
+  EXPECT_EQ(read_study_run(folder, spec, "val_loss").state, State::kAbsent);
   std::ofstream(folder / "metrics.jsonl")
       << R"({"kind":"eval","step":0,"val_loss":1.0})"
       << "\n"
@@ -191,7 +191,7 @@ TEST(RunRecordTest, ReadsWhatIsThereAndKnowsItsSettings) {
       << R"({"kind":"eval","step":1,"val_loss":2.5})"
       << "\n"
       << R"({"kind":"tra)";
-  const RunRecord record = read_run(folder, spec, "val_loss");
+  const StudyRun record = read_study_run(folder, spec, "val_loss");
   EXPECT_EQ(record.state, State::kUnfinished);
   ASSERT_EQ(record.evaluations.size(), 2U);
   EXPECT_EQ(record.evaluations[1].samples, 16.0);
@@ -199,9 +199,9 @@ TEST(RunRecordTest, ReadsWhatIsThereAndKnowsItsSettings) {
   EXPECT_EQ(record.steps[0].noise_scale, 7.0);
   EXPECT_TRUE(looks_diverged(record));
   write_state(folder, spec, State::kDiverged);
-  EXPECT_EQ(read_run(folder, spec, "val_loss").state, State::kDiverged);
+  EXPECT_EQ(read_study_run(folder, spec, "val_loss").state, State::kDiverged);
   spec.sets.emplace_back("optim.lr=7");
-  EXPECT_THROW((void)read_run(folder, spec, "val_loss"), UsageError);
+  EXPECT_THROW((void)read_study_run(folder, spec, "val_loss"), UsageError);
   std::filesystem::remove_all(folder);
 }
 }  // namespace

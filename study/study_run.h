@@ -10,7 +10,7 @@
 namespace trireme {
 
 // What a run of a study left in its metrics.jsonl.
-struct RunRecord {
+struct StudyRun {
   RunSpec spec;
   enum class State { kAbsent, kUnfinished, kFinished, kDiverged } state = State::kAbsent;
 
@@ -38,16 +38,16 @@ struct RunRecord {
 
 // Keeps the state beside metrics.jsonl, in `study.json`, with the run's settings; absent while a
 // run goes on.
-void write_state(const std::filesystem::path& run_dir, const RunSpec& spec, RunRecord::State state);
+void write_state(const std::filesystem::path& run_dir, const RunSpec& spec, StudyRun::State state);
 
 // Reads DIR/metrics.jsonl and DIR/study.json. A last line cut short is passed over. Throws
 // InputError for another malformed line, and UsageError for a finished run of other settings.
-[[nodiscard]] RunRecord read_run(const std::filesystem::path& run_dir, const RunSpec& spec,
-                                 const std::string& metric);
+[[nodiscard]] StudyRun read_study_run(const std::filesystem::path& run_dir, const RunSpec& spec,
+                                      const std::string& metric);
 
 // True where the metric has risen to more than twice its first value, or is no number: the run is
 // not worth its remaining budget.
-[[nodiscard]] bool looks_diverged(const RunRecord& record);
+[[nodiscard]] bool looks_diverged(const StudyRun& record);
 
-[[nodiscard]] std::string_view state_name(RunRecord::State state);
+[[nodiscard]] std::string_view state_name(StudyRun::State state);
 }  // namespace trireme

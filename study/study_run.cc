@@ -1,4 +1,4 @@
-#include "study/run_record.h"
+#include "study/study_run.h"
 
 #include <algorithm>
 #include <array>
@@ -29,7 +29,7 @@ struct Medians {
   std::vector<double> rate, exposed, data, seconds;
 };
 
-void add_line(const nlohmann::json& line, const std::string& metric, RunRecord& record,
+void add_line(const nlohmann::json& line, const std::string& metric, StudyRun& record,
               Medians& medians) {
   const std::string kind = line.value("kind", "");
   if (kind == "train") {
@@ -51,30 +51,30 @@ double median_of(const std::vector<double>& values) {
   return values.empty() ? 0.0 : quantile_of(values, 0.5);
 }
 
-RunRecord::State read_state(const std::filesystem::path& run_dir, const RunSpec& spec) {
+StudyRun::State read_state(const std::filesystem::path& run_dir, const RunSpec& spec) {
   std::error_code error;
-  if (!std::filesystem::exists(run_dir / "metrics.jsonl", error)) return RunRecord::State::kAbsent;
+  if (!std::filesystem::exists(run_dir / "metrics.jsonl", error)) return StudyRun::State::kAbsent;
   const auto file = run_dir / "study.json";
-  if (!std::filesystem::exists(file, error)) return RunRecord::State::kUnfinished;
+  if (!std::filesystem::exists(file, error)) return StudyRun::State::kUnfinished;
   const auto json = nlohmann::json::parse(read_text_file(file, "state of a run"), nullptr, false);
   const std::string name = json.is_object() ? json.value("state", "") : "";
   const auto found = std::ranges::find(kStateNames, name);
-  if (found == kStateNames.end()) return RunRecord::State::kUnfinished;
+  if (found == kStateNames.end()) return StudyRun::State::kUnfinished;
   if (json.value("set", std::vector<std::string>()) != spec.sets) {
     throw UsageError("the finished run " + run_dir.string() +
                      " was made with other settings than the study now asks for. Choose another "
                      "study.dir, or remove that folder to run it again.");
   }
-  return static_cast<RunRecord::State>(found - kStateNames.begin());
+  return static_cast<StudyRun::State>(found - kStateNames.begin());
 }
 }  // namespace
 
-std::optional<double> RunRecord::final_value() const {
+std::optional<double> StudyRun::final_value() const {
   if (evaluations.empty() || !std::isfinite(evaluations.back().value)) return std::nullopt;
   return evaluations.back().value;
 }
 
-std::optional<double> RunRecord::samples_to(double target) const {
+std::optional<double> StudyRun::samples_to(double target) const {
   for (size_t i = 0; i < evaluations.size(); ++i) {
     const auto& now = evaluations[i];
     if (!(now.value <= target)) continue;
@@ -87,18 +87,17 @@ std::optional<double> RunRecord::samples_to(double target) const {
   return std::nullopt;
 }
 
-void write_state(const std::filesystem::path& run_dir, const RunSpec& spec,
-                 RunRecord::State state) {
+void write_state(const std::filesystem::path& run_dir, const RunSpec& spec, StudyRun::State state) {
   const nlohmann::json json = {{"state", state_name(state)}, {"set", spec.sets}};
   write_text_file_atomically(run_dir / "study.json", json.dump() + "\n");
 }
 
-RunRecord read_run(const std::filesystem::path& run_dir, const RunSpec& spec,
-                   const std::string& metric) {
-  RunRecord record;
+StudyRun read_study_run(const std::filesystem::path& run_dir, const RunSpec& spec,
+                        const std::string& metric) {
+  StudyRun record;
   record.spec = spec;
   record.state = read_state(run_dir, spec);
-  if (record.state == RunRecord::State::kAbsent) return record;
+  if (record.state == StudyRun::State::kAbsent) return record;
   const auto file = run_dir / "metrics.jsonl";
   const std::string text = read_text_file(file, "metrics", uint64_t{1} << 30);
   Medians medians;
@@ -124,13 +123,13 @@ RunRecord read_run(const std::filesystem::path& run_dir, const RunSpec& spec,
   return record;
 }
 
-bool looks_diverged(const RunRecord& record) {
+bool looks_diverged(const StudyRun& record) {
   if (record.evaluations.size() < 2) return false;
   const double last = record.evaluations.back().value;
   return !(last <= kDivergedRatio * record.evaluations.front().value);
 }
 
-std::string_view state_name(RunRecord::State state) {
+std::string_view state_name(StudyRun::State state) {
   return kStateNames.at(static_cast<size_t>(state));
 }
 }  // namespace trireme
