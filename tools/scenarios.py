@@ -22,6 +22,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 PLAIN = ["lr_schedule.name=constant", "lr_schedule.warmup_steps=0", "ema.decay=0.0", "early_stopping.patience=0"]
 FULL_RATE = "optim.lr=4e-4"
+FEW = "demo/subject_val.h5"  # Two pictures: enough for --short.
 
 # Name: preset, overrides that make it naive, held-out files by what they measure.
 SCENARIOS = {
@@ -70,15 +71,18 @@ def train(args: argparse.Namespace, preset: str, overrides: list[str], run: Path
         return
     overrides = [f"run.seed={seed}", "sample.count=0", *overrides]
     if args.short:
-        overrides += ["run.steps=2", "batch.global=4", "batch.micro=0", "eval.every_steps=2", "eval.timesteps=1", "checkpoint.every_steps=0"]
+        overrides += ["run.steps=2", "batch.global=4", "batch.micro=0", "eval.every_steps=2", "eval.timesteps=1",
+                      "checkpoint.every_steps=0", f'data.validation=["{FEW}"]']
     sets = [word for key in overrides for word in ("--set", key)]
-    trireme(args, "launch", REPOSITORY / "configs" / f"{preset}.toml", "-n", 1 if args.short else args.ranks, "--run-dir", run, *sets)
+    start = ["train"] if args.short else ["launch", "-n", args.ranks]
+    trireme(args, *start, REPOSITORY / "configs" / f"{preset}.toml", "--run-dir", run, *sets)
     (run / "finished").touch()
 
 
 def loss_on(args: argparse.Namespace, run: Path, file: str) -> float:
     """With the average where the run has one: what it would be used with."""
     options = ["--set", f"eval.timesteps={1 if args.short else 8}", "--set", "data.validation_fraction=0.0"]
+    file = FEW if args.short else file
     line = json.loads(trireme(args, "eval", run, "--json", "--set", f'data.validation=["{file}"]', *options))
     return line.get("val_loss_ema", line["val_loss"])
 
@@ -119,8 +123,6 @@ def main() -> None:
     for scenario in args.only:
         preset, naive, held_out = SCENARIOS[scenario]
         training = "demo/subject_train.h5" if scenario == "subject" else "demo/symbola_train.h5"
-        if args.short and scenario != "subject":  # The training set has 1,016 pictures.
-            training = "demo/symbola_val.h5"
         results[scenario] = {}
         variants = {"naive": naive, "preset": []}
         if args.short and scenario != "subject":  # One comparison shows that comparing works.

@@ -36,8 +36,10 @@ def test_a_preset_says_where_its_values_come_from(name, tmp_path):
     if "prior" in config["data"]:
         changes += ["--set", f"data.prior={ROOT}/demo/prior_train.h5"]
     tiny_run.run(0, "check", path, "--run-dir", tmp_path / "run", *changes)
-    text = path.read_text()
     for table in ("adapter", "optim", "lr_schedule"):
-        for key in config.get(table, {}):
-            line = next(line for line in text.splitlines() if line.startswith(f"{key} "))
+        if table not in config:
+            continue
+        section = path.read_text().split(f"\n[{table}]\n")[1].split("\n[")[0]
+        for key in config[table]:
+            line = next(line for line in section.splitlines() if line.startswith(f"{key} "))
             assert "#" in line or key in ("type", "eps", "warmup_steps", "min_lr_ratio"), f"{key} has no source"

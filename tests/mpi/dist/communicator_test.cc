@@ -341,6 +341,7 @@ TEST_P(DeadlineTest, AbortFreesThePeers) {
   auto& mpi = test::world();
   if (mpi.world_size() == 1) GTEST_SKIP() << "needs two ranks";
   const auto comm = GetParam() == "mpi" ? make("mpi") : make("shm");
+  mpi.barrier();  // The abort must not meet a rank that is still setting up.
   std::vector<float> values(10);
   if (mpi.rank() == 0) {
     comm->abort();
