@@ -20,7 +20,8 @@ struct Net : torch::nn::Module {
 };
 
 int train(trireme::MpiEnvironment& mpi) {
-  Net net;  // Rank 0's random weights become everybody's.
+  torch::manual_seed(0);
+  Net net;  // Rank 0's weights become everybody's.
   trireme::NamedParameters parameters;
   for (const auto& item : net.named_parameters()) parameters.emplace_back(item.key(), item.value());
 
@@ -35,7 +36,6 @@ int train(trireme::MpiEnvironment& mpi) {
     return torch::mse_loss(net.forward(mine), y.narrow(0, mpi.rank() * share, share));
   };
 
-  torch::manual_seed(0);
   trireme::DataParallel parallel(mpi, parameters, loss);
   torch::optim::Adam optimizer(net.parameters(), 1e-2);
   for (step = 1; step <= 200; ++step) {

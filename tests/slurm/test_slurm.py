@@ -182,7 +182,7 @@ def test_launch_starts_the_ranks_of_an_allocation(cluster, config, tmp_path, sta
     job = cluster.submit(write_script(tmp_path, body), options=["-N1", "-n2"], cwd=tmp_path)
     cluster.wait_for_state(job, "COMPLETED")
     assert starts(tmp_path / "run")[0]["num_ranks"] == 2
-    assert "learning rate" in (tmp_path / "run" / "ranks" / "rank-00000.log").read_text()
+    assert "as given" in (tmp_path / "run" / "ranks" / "rank-00000.log").read_text()
     assert "SLURM_JOB_ID" in starts(tmp_path / "run")[0]["environment"]
 
 
