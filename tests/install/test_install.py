@@ -46,6 +46,6 @@ def test_a_foreign_model_trains_in_parallel_with_equal_results(prefix, tmp_path)
     losses = {ranks: [float(loss) for loss in re.findall(r"loss ([\d.]+)", run(*MPIRUN, "-np", ranks,
                                                                                 tmp_path / "data_parallel"))]
               for ranks in (1, 2, 4)}
-    assert len(losses[1]) == 4 and losses[1][-1] < losses[1][0] / 2
+    assert len(losses[1]) == 4 and max(losses[1][1:3]) < losses[1][0] / 2  # Each of another batch.
     for ranks in (2, 4):
         assert losses[ranks] == pytest.approx(losses[1], rel=2e-3)  # Adam amplifies the last bits.
