@@ -15,6 +15,7 @@ namespace {
 volatile std::sig_atomic_t received_signal = 0;
 std::array<pid_t, 256> peers;
 volatile std::sig_atomic_t num_peers = 0;
+bool is_outcome_settled = false;
 
 // Calls nothing but what a signal handler may.
 bool a_peer_is_gone() {
@@ -40,6 +41,7 @@ constexpr int kSignals[] = {SIGINT, SIGTERM, SIGUSR1};
 StopSignal::StopSignal() {
   received_signal = 0;
   num_peers = 0;
+  is_outcome_settled = false;
   struct sigaction action = {};
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;
@@ -48,6 +50,7 @@ StopSignal::StopSignal() {
 
 StopSignal::~StopSignal() {
   num_peers = 0;
+  if (is_outcome_settled) return;
   for (const int number : kSignals) std::signal(number, SIG_DFL);
 }
 
@@ -56,6 +59,11 @@ void StopSignal::watch_peers(std::span<const pid_t> processes) noexcept {
   num_peers = 0;
   std::copy_n(processes.begin(), count, peers.begin());
   num_peers = static_cast<std::sig_atomic_t>(count);
+}
+
+void StopSignal::ignore_from_now_on() noexcept {
+  is_outcome_settled = true;
+  for (const int number : {SIGTERM, SIGUSR1}) std::signal(number, SIG_IGN);
 }
 
 bool StopSignal::requested() const noexcept { return received_signal != 0; }

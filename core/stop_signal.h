@@ -6,8 +6,8 @@
 namespace trireme {
 
 // Turns SIGUSR1, SIGTERM and the first SIGINT, each however often, into a request to stop after a
-// checkpoint; a second SIGINT ends the process at once with code 130. Restores the former handlers
-// on destruction. One instance a process.
+// checkpoint; a second SIGINT ends the process at once with code 130. Restores the default handlers
+// on destruction, unless ignore_from_now_on() was called. One instance a process.
 class StopSignal {
  public:
   StopSignal();
@@ -20,6 +20,10 @@ class StopSignal {
   // will never answer. REQUIRES: processes of this host, visible from here; at most 256 are
   // watched.
   void watch_peers(std::span<const pid_t> peers) noexcept;
+
+  // The outcome is settled: until this process ends, no SIGUSR1 or SIGTERM changes it any more.
+  // mpirun and srun send SIGTERM to the ranks that are left once the first has ended with a code.
+  void ignore_from_now_on() noexcept;
 
   [[nodiscard]] bool requested() const noexcept;
   // The signal's name, for messages; "" where none came.

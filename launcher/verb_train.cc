@@ -104,6 +104,17 @@ void note_end(const RunDirectory* run, ExitCode code) noexcept {
   }
 }
 
+// Rank 0 writes the report when the others have nothing left to do. They wait for it: where a rank
+// ends with a code, mpirun and srun end those that are left. Collective.
+void finish_together(MpiEnvironment& mpi, const RunDirectory* run, ExitCode code,
+                     StopSignal& stop_signal) {
+  note_end(run, code);
+  // A diverged run's curves show where it went wrong.
+  if (mpi.rank() == 0) write_run_report(run->path());
+  mpi.barrier();
+  stop_signal.ignore_from_now_on();
+}
+
 ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments, StopSignal& stop_signal) {
   const auto start = std::chrono::steady_clock::now();
   log::configure(mpi.rank(), mpi.world_size(), arguments.console);
@@ -165,13 +176,14 @@ ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments, StopSignal&
        .start = start});
   try {
     const ExitCode code = trainer.run();
-    note_end(run.get(), code);
-    if (mpi.rank() == 0) write_run_report(run_dir);
+    finish_together(mpi, run.get(), code, stop_signal);
     return code;
   } catch (const Error& error) {
-    note_end(run.get(), error.code());
-    // Its curves show where it went wrong.
-    if (mpi.rank() == 0 && error.code() == ExitCode::kDiverged) write_run_report(run_dir);
+    if (error.code() == ExitCode::kDiverged) {
+      finish_together(mpi, run.get(), error.code(), stop_signal);
+    } else {
+      note_end(run.get(), error.code());
+    }
     throw;
   }
 }
