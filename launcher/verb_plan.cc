@@ -283,7 +283,8 @@ void add_plan_verb(CLI::App& app, std::function<int()>& action) {
   add_training_options(*verb, *arguments);
   verb->add_flag_callback(
       "--json", [arguments] { arguments->format = Format::kJson; }, "JSON, and nothing else");
-  verb->footer("Example:\n  trireme plan configs/finetune.toml --gpu-type h100 --ranks 1,8,64,512");
+  verb->footer(
+      "Example:\n  trireme plan configs/domain_sd.toml --gpu-type h100 --ranks 1,8,64,512");
   verb->callback([arguments, &action] { action = [arguments] { return run_plan(*arguments); }; });
 }
 }  // namespace trireme
