@@ -19,6 +19,7 @@
 #include "study/calibration.h"
 #include "study/fit_report.h"
 #include "study/plan.h"
+#include "study/trained_layers.h"
 #include "trainer/models/json_file.h"
 
 namespace trireme {
@@ -118,13 +119,10 @@ PlanInputs inputs_of(const PlanArguments& arguments) {
   const auto data = open_data(config);
   PlanInputs inputs;
   inputs.network = count_network(model, file, input_of(arguments, model, data.get()));
+  leave_trained(inputs.network, config);
   inputs.gpu = find_gpu(arguments.gpu_type);
-  inputs.fabric = {.generation = inputs.gpu.generation,
-                   .ranks_per_node = arguments.gpus_per_node > 0 ? arguments.gpus_per_node
-                                                                 : inputs.gpu.gpus_per_node,
-                   .links_gbps = inputs.gpu.links_gbps,
-                   .has_nvls = inputs.gpu.has_nvls,
-                   .nic_gbps = inputs.gpu.nic_gbps};
+  inputs.fabric = fabric_of(inputs.gpu);
+  if (arguments.gpus_per_node > 0) inputs.fabric.ranks_per_node = arguments.gpus_per_node;
   if (!arguments.network.empty()) {
     const NetworkPreset& network = find_network(arguments.network);
     inputs.fabric.nic_gbps = network.nic_gbps;
@@ -136,7 +134,8 @@ PlanInputs inputs_of(const PlanArguments& arguments) {
     inputs.reduction.mode = ReductionPlan::Mode::kShardOptimizer;
   }
   const bool has_ema = config.ema.decay > 0.0;
-  inputs.memory = {.bytes_per_parameter = has_ema ? 12.0 : 8.0,
+  inputs.memory = {.bytes_per_weight = 4.0,
+                   .bytes_per_trained = has_ema ? 8.0 : 4.0,
                    .bytes_per_state = bytes_per_state(config.optim),
                    .bytes_per_stored = config.parallel.precision == Precision::kFp32 ? 4.0 : 2.0,
                    .micro = config.batch.micro};
@@ -213,7 +212,10 @@ void print_plan(const PlanArguments& arguments, const PlanInputs& inputs,
   ReportTable table;
   table.heading(inputs.network.class_name);
   table.row("parameters", format_count(inputs.network.num_parameters()) + " in " +
-                              format_plural(inputs.network.num_tensors(), "tensor"));
+                              format_plural(inputs.network.num_tensors(), "tensor") +
+                              (inputs.network.num_trained() < inputs.network.num_parameters()
+                                   ? ", " + format_count(inputs.network.num_trained()) + " trained"
+                                   : std::string()));
   table.row("a sample", format_rounded(inputs.network.forward_flops() / 1e9) + " GFLOP forward, " +
                             format_rounded(inputs.network.training_flops() / 1e9) + " in training");
   table.row("step model",

@@ -100,9 +100,19 @@ CollectiveTime host_time(const Fabric& fabric, double passes, double bytes) {
   time.seconds =
       time.latency_seconds + passes * (ranks - 1.0) / ranks * bytes /
                                  (ring_bus_gbps(fabric) * kGiga * fabric.bandwidth_scale);
+  time.seconds *= fabric.ranks_per_core();
   return time;
 }
 }  // namespace
+
+Fabric fabric_of(const GpuPreset& gpu) {
+  return {.generation = gpu.generation,
+          .ranks_per_node = gpu.gpus_per_node,
+          .links_gbps = gpu.links_gbps,
+          .has_nvls = gpu.has_nvls,
+          .nic_gbps = gpu.nic_gbps,
+          .cores_per_node = gpu.cores_per_node};
+}
 
 std::string_view algorithm_name(Algorithm algorithm) {
   constexpr std::array<std::string_view, 5> kNames = {"none", "ring", "tree", "nvls", "shared"};

@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <span>
 #include <string_view>
 
@@ -17,11 +18,24 @@ struct Fabric {
   bool has_nvls = false;
   double nic_gbps = 0.0;         // A rank.
   double latency_scale = 1.0;    // Of a network hop.
+  int cores_per_node = 0;        // That ranks share; 0: none are shared.
   double alpha_scale = 1.0;      // Calibration: of every latency,
   double bandwidth_scale = 1.0;  // and of every bandwidth.
 
   [[nodiscard]] int num_nodes() const { return (num_ranks + ranks_per_node - 1) / ranks_per_node; }
+  // Ranks that take turns on a core; 1 where none have to.
+  [[nodiscard]] double ranks_per_core() const {
+    const double in_node = std::min(num_ranks, ranks_per_node);
+    return cores_per_node > 0 ? std::max(1.0, in_node / cores_per_node) : 1.0;
+  }
+  // Whether some core (or the GPU's network engine) is free to communicate during computation.
+  [[nodiscard]] bool can_overlap() const {
+    return cores_per_node == 0 || std::min(num_ranks, ranks_per_node) < cores_per_node;
+  }
 };
+
+// Of `gpu`'s nodes; num_ranks is 1.
+[[nodiscard]] Fabric fabric_of(const GpuPreset& gpu);
 
 // How NCCL would do it. On CPU ranks: the one way of the shared-memory or MPI back end.
 enum class Algorithm { kNone, kRing, kTree, kNvls, kShared };

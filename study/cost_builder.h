@@ -24,6 +24,7 @@ class CostBuilder {
     if (bias == Bias::kYes) layer.parameters.push_back(out);
     layer.macs = product(in * kernel * kernel, out) * static_cast<double>(rows_out);
     layer.stored = product(in, rows_in);
+    layer.fan_in = in * kernel * kernel;
     layers_->push_back(std::move(layer));
   }
   // The layer added last reads the sample's own data (latent, text, timestep).

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <string>
+#include <thread>
 
 #include "core/error.h"
 
@@ -35,9 +36,10 @@ const std::vector<GpuPreset>& gpu_presets() {
       {"h200", kHopper, 989, 141, 4800, 370.8, 8, true, 50, 0.38, 26, 3.8},
       {"b200", kBlackwell, 2250, 180, 8000, 721.8, 8, true, 50, 0.34, 17, 5.5},
       {"gb200", kBlackwell, 2500, 186, 8000, 721.8, 72, true, 50, 0.33, 18, 7.0},
-      // Ranks on cores of one machine: calibrate (docs/plan.md). Links: gradients resident in
+      // Ranks on the cores of this machine: calibrate (docs/plan.md). Links: gradients resident in
       // shared memory, two ranks (docs/bench.md's machine).
-      {"cpu", kHost, 0.1, 8, 20, 17, 1 << 20, false, 1.25, 0.5, 5, 0.05},
+      {"cpu", kHost, 0.1, 8, 20, 17, 1 << 20, false, 1.25, 0.5, 5, 0.05,
+       static_cast<int>(std::thread::hardware_concurrency())},
   };
   return presets;
 }

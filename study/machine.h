@@ -24,6 +24,7 @@ struct GpuPreset {
   double compute_efficiency = 0.0;  // Share of the peak that training reaches at large batches.
   double fixed_ms = 0.0;            // Of a step, whatever the batch.
   double price_per_hour = 0.0;      // US dollars a GPU; an assumption, not a quotation.
+  int cores_per_node = 0;           // That ranks share; 0: each rank has a GPU of its own.
 };
 
 struct NetworkPreset {

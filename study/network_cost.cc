@@ -31,6 +31,14 @@ void check_input(const InputShape& input) {
 }  // namespace
 
 int64_t NetworkCost::num_parameters() const {
+  int64_t sum = num_trained();
+  for (const auto& layer : layers) {
+    for (const int64_t elements : layer.frozen) sum += elements;
+  }
+  return sum;
+}
+
+int64_t NetworkCost::num_trained() const {
   int64_t sum = 0;
   for (const auto& layer : layers) {
     for (const int64_t elements : layer.parameters) sum += elements;
@@ -40,7 +48,9 @@ int64_t NetworkCost::num_parameters() const {
 
 int64_t NetworkCost::num_tensors() const {
   int64_t sum = 0;
-  for (const auto& layer : layers) sum += static_cast<int64_t>(layer.parameters.size());
+  for (const auto& layer : layers) {
+    sum += static_cast<int64_t>(layer.parameters.size() + layer.frozen.size());
+  }
   return sum;
 }
 

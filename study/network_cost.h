@@ -13,19 +13,26 @@ namespace trireme {
 // A layer with parameters, or an operation without.
 struct LayerCost {
   std::string name;                 // As diffusers names the module.
-  std::vector<int64_t> parameters;  // Elements of each of its tensors.
+  std::vector<int64_t> parameters;  // Elements of each of its tensors that is trained.
   double macs = 0.0;                // Multiply-add pairs of the forward pass of one sample.
   double stored = 0.0;              // Elements that backward needs of it, for one sample.
   // kData: no gradient of its input is asked for, so backward takes one product and not two.
   enum class Input { kHidden, kData } input = Input::kHidden;
-  [[nodiscard]] double backward_macs() const { return input == Input::kData ? macs : 2.0 * macs; }
+  // kFrozen: nor one of its weight.
+  enum class Weight { kTrained, kFrozen } weight = Weight::kTrained;
+  int64_t fan_in = 0;           // Inputs that make one output, in a product with a weight.
+  std::vector<int64_t> frozen;  // Elements of the tensors that are there but not trained.
+  [[nodiscard]] double backward_macs() const {
+    return (input == Input::kHidden ? macs : 0.0) + (weight == Weight::kTrained ? macs : 0.0);
+  }
 };
 
 struct NetworkCost {
   std::string class_name;         // "UNet2DConditionModel", …
   std::vector<LayerCost> layers;  // In the order of the forward pass.
 
-  [[nodiscard]] int64_t num_parameters() const;
+  [[nodiscard]] int64_t num_parameters() const;  // Trained and frozen.
+  [[nodiscard]] int64_t num_trained() const;
   [[nodiscard]] int64_t num_tensors() const;
   // As PyTorch's FlopCounterMode counts: two a multiply-add of matrix products and convolutions
   // (attention's too), nothing else.

@@ -23,13 +23,15 @@ double samples_per_second(const PlanInputs& inputs, const Fabric& fabric, double
 }
 
 double memory_of(const PlanInputs& inputs, int num_ranks, double samples_per_rank) {
-  const auto parameters = static_cast<double>(inputs.network.num_parameters());
+  const auto weights = static_cast<double>(inputs.network.num_parameters());
+  const auto trained = static_cast<double>(inputs.network.num_trained());
   const bool is_sharded = inputs.reduction.mode == ReductionPlan::Mode::kShardOptimizer;
   const double states = inputs.memory.bytes_per_state / (is_sharded ? num_ranks : 1);
   const double micro = inputs.memory.micro > 0
                            ? std::min(static_cast<double>(inputs.memory.micro), samples_per_rank)
                            : samples_per_rank;
-  return parameters * (inputs.memory.bytes_per_parameter + states) +
+  return weights * inputs.memory.bytes_per_weight +
+         trained * (inputs.memory.bytes_per_trained + states) +
          micro * inputs.memory.bytes_per_stored * inputs.network.stored_elements();
 }
 
@@ -189,6 +191,7 @@ nlohmann::ordered_json plan_to_json(const PlanInputs& inputs, std::span<const Pl
   json["ranks_per_node"] = inputs.fabric.ranks_per_node;
   json["network"] = {{"class", inputs.network.class_name},
                      {"parameters", inputs.network.num_parameters()},
+                     {"trained_parameters", inputs.network.num_trained()},
                      {"tensors", inputs.network.num_tensors()},
                      {"forward_gflops", inputs.network.forward_flops() / 1e9},
                      {"training_gflops", inputs.network.training_flops() / 1e9}};

@@ -16,10 +16,11 @@ namespace trireme {
 // What a cluster would do with a training run.
 
 struct PlanMemory {
-  double bytes_per_parameter = 0.0;  // Weights, gradients, EMA: on every rank.
-  double bytes_per_state = 0.0;      // Of the optimizer, for each parameter; spread when sharded.
-  double bytes_per_stored = 4.0;     // Of an activation kept for backward.
-  int64_t micro = 0;                 // Samples a forward pass; 0: a rank's whole share.
+  double bytes_per_weight = 0.0;   // Trained or not, on every rank.
+  double bytes_per_trained = 0.0;  // Gradients and EMA of what is trained, on every rank.
+  double bytes_per_state = 0.0;    // Of the optimizer, likewise; spread when sharded.
+  double bytes_per_stored = 4.0;   // Of an activation kept for backward.
+  int64_t micro = 0;               // Samples a forward pass; 0: a rank's whole share.
 };
 
 // How fast the target comes at other batches (study/tradeoff_fit.h).

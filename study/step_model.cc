@@ -94,20 +94,23 @@ ComputeModel with_fixed(ComputeModel compute, double fixed_seconds, const Reduct
 StepTime predict_step(const ComputeModel& compute, const ReductionPlan& reduction,
                       const Fabric& fabric, double samples_per_rank) {
   check(samples_per_rank > 0.0, "a rank has samples");
-  const double work = compute.seconds_per_sample * samples_per_rank;
+  const double turns = fabric.ranks_per_core();
+  const double work = compute.seconds_per_sample * samples_per_rank * turns;
   StepTime time;
   time.forward_seconds = work / 3.0;
   time.backward_seconds = 2.0 * work / 3.0;
-  time.fixed_seconds = compute.fixed_seconds;
+  time.fixed_seconds = compute.fixed_seconds * turns;
   if (fabric.num_ranks == 1) return time;
-  time.straggler_seconds = (work + compute.fixed_seconds) * compute.jitter *
+  time.straggler_seconds = (work + time.fixed_seconds) * compute.jitter *
                            std::sqrt(2.0 * std::log(static_cast<double>(fabric.num_ranks)));
   const double end = reduce_end(reduction, fabric, time.backward_seconds, time.comm_seconds);
-  time.comm_exposed_seconds = std::max(0.0, end - time.backward_seconds);
+  time.comm_exposed_seconds =
+      fabric.can_overlap() ? std::max(0.0, end - time.backward_seconds) : time.comm_seconds;
   if (reduction.mode == ReductionPlan::Mode::kShardOptimizer) {
     const double gather = gather_seconds(reduction, fabric);
     time.comm_seconds += gather;
-    time.comm_exposed_seconds += std::max(0.0, gather - time.forward_seconds);
+    time.comm_exposed_seconds +=
+        fabric.can_overlap() ? std::max(0.0, gather - time.forward_seconds) : gather;
   }
   return time;
 }

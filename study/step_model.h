@@ -40,8 +40,9 @@ struct StepTime {
 
 // A step of `samples_per_rank` (may be a fraction, for a what-if). Buckets are reduced one after
 // another, each from when it is full; the gather of a sharded optimizer's parameters hides behind
-// the next forward pass. The slowest of P ranks takes jitter x sqrt(2 ln P) longer than the mean
-// (largest of P normals).
+// the next forward pass. Where ranks occupy all cores they communicate instead of computing, and
+// where there are more of them than cores they take turns. The slowest of P ranks takes jitter x
+// sqrt(2 ln P) longer than the mean (largest of P normals).
 [[nodiscard]] StepTime predict_step(const ComputeModel& compute, const ReductionPlan& reduction,
                                     const Fabric& fabric, double samples_per_rank);
 

@@ -13,10 +13,10 @@ CONFIGS = Path(__file__).parent.parent / "study" / "configs"
 TOLERANCE = 0.002
 
 
-def plan(tmp_path, model, height, width, tokens):
+def plan(tmp_path, model, height, width, tokens, more=""):
     config = tmp_path / "plan.toml"
     config.write_text(
-        f'[run]\nsteps = 10\n[model]\nconfig = "{model}"\n[data]\ntrain = ["absent.h5"]\n[batch]\nglobal = 64\n')
+        f'[run]\nsteps = 10\n[model]\nconfig = "{model}"\n[data]\ntrain = ["absent.h5"]\n[batch]\nglobal = 64\n{more}')
     done = tiny_run.run(0, "plan", config, "--ranks", "1,8", "--json", "--size", f"{height},{width}",
                         "--text-tokens", tokens)
     return json.loads(done.stdout)["network"]
@@ -46,19 +46,21 @@ def inputs(config, height, width, tokens):
                 img_ids=torch.empty(rows, 3), txt_ids=torch.empty(tokens, 3))
 
 
-def count(config, height, width, tokens):
-    """Parameters, tensors, forward and training FLOPs as PyTorch counts them."""
+def count(config, height, width, tokens, leave_trained=lambda model: None):
+    """Parameters, tensors, forward and training FLOPs as PyTorch counts them, and how many parameters are trained."""
     import diffusers
 
     with torch.device("meta"):
         model = getattr(diffusers, config["_class_name"]).from_config(dict(config))
+        size, tensors = sum(p.numel() for p in model.parameters()), len(list(model.parameters()))
+        leave_trained(model)
         with FlopCounterMode(display=False) as forward:
             out = model(**inputs(config, height, width, tokens), return_dict=False)[0]
         with FlopCounterMode(display=False) as backward:
             out.sum().backward()
-    parameters = list(model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     flops = forward.get_total_flops()
-    return sum(p.numel() for p in parameters), len(parameters), flops, flops + backward.get_total_flops()
+    return size, tensors, flops, flops + backward.get_total_flops(), trained
 
 
 CASES = [("sd15", 64, 64, 77), ("sd2", 64, 64, 77), ("sd2", 32, 32, 77), ("sd2", 96, 96, 77), ("sdxl", 64, 64, 77),
@@ -90,8 +92,49 @@ def test_small_unets_at_odd_sizes(tmp_path, changes):
 
 def check(tmp_path, file, height, width, tokens):
     ours = plan(tmp_path, file, height, width, tokens)
-    parameters, tensors, forward, training = count(json.loads(Path(file).read_text()), height, width, tokens)
+    parameters, tensors, forward, training, trained = count(json.loads(Path(file).read_text()), height, width, tokens)
+    assert ours["trained_parameters"] == trained == parameters
     assert ours["parameters"] == parameters
     assert ours["tensors"] == tensors
     assert ours["forward_gflops"] * 1e9 == pytest.approx(forward, rel=TOLERANCE)
     assert ours["training_gflops"] * 1e9 == pytest.approx(training, rel=TOLERANCE)
+
+
+def add_lora(model):
+    import peft
+
+    model.requires_grad_(False)
+    model.add_adapter(peft.LoraConfig(r=4, target_modules=["to_q", "to_k", "to_v", "to_out.0", "conv1"]))
+
+
+def freeze_encoder(model):
+    frozen = ("conv_in.", "time_embedding.", "down_blocks.")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not name.startswith(frozen))
+
+
+def freeze_all_but_cross_attention(model):
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".attn2." in name)
+
+
+LORA = '[adapter]\ntype = "lora"\nrank = 4\ntargets = ["to_q", "to_k", "to_v", "to_out.0", "conv1"]\n'
+
+
+@pytest.mark.parametrize("name", ["sd15", "small"])
+@pytest.mark.parametrize("more,leave_trained", [
+    (LORA, add_lora),
+    ('[freeze]\ngroups = ["encoder"]\n', freeze_encoder),
+    ('[freeze]\ngroups = ["all_but_cross_attention"]\n', freeze_all_but_cross_attention),
+], ids=["lora", "encoder", "all_but_cross_attention"])
+def test_adapters_and_frozen_parts(tmp_path, name, more, leave_trained):
+    file = CONFIGS / f"{name}.json"
+    if name == "small":
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps(SMALL))
+    ours = plan(tmp_path, file, 32, 32, 77, more)
+    size, tensors, forward, training, trained = count(json.loads(file.read_text()), 32, 32, 77, leave_trained)
+    assert ours["trained_parameters"] == trained
+    assert ours["parameters"] == (size + trained if more is LORA else size)
+    assert ours["forward_gflops"] * 1e9 == pytest.approx(forward, rel=TOLERANCE)
+    assert ours["training_gflops"] * 1e9 == pytest.approx(training, rel=0.01)

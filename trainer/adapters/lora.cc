@@ -21,10 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 constexpr const char* kBaseFile = "base.json";
 
-bool is_named(const std::string& module, const std::string& target) {
-  return module == target || module.ends_with("." + target);
-}
-
 [[noreturn]] void throw_unmatched(const std::string& target, const AdapterSites& sites) {
   std::set<std::string> names;
   for (const auto& site : sites) {
@@ -176,6 +172,10 @@ void LoraModel::load(const fs::path& folder) {
   DiffusionModel::load(folder);
 }
 }  // namespace
+
+bool is_named(const std::string& module, const std::string& target) {
+  return module == target || module.ends_with("." + target);
+}
 
 double lora_scale(const AdapterOptions& options) {
   const auto rank = static_cast<double>(options.rank);

@@ -34,6 +34,9 @@ struct AdapterBase {
                                                        const AdapterOptions& options,
                                                        uint64_t seed);
 
+// Whether the target names that module.
+[[nodiscard]] bool is_named(const std::string& module, const std::string& target);
+
 // alpha / rank, or alpha / sqrt(rank) with use_rslora.
 [[nodiscard]] double lora_scale(const AdapterOptions& options);
 
