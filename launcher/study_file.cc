@@ -13,16 +13,36 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "launcher/config_file.h"
 #include "launcher/config_schema.h"
+#include "trainer/checkpoint/checkpoint.h"
 
 namespace trireme {
 namespace {
-constexpr std::array<std::string_view, 13> kStudyKeys = {
-    "name",      "dir", "config",        "metric",  "target",   "budget_samples", "eval_samples",
-    "tolerance", "lr",  "lr_base_batch", "lr_rule", "lr_power", "lr_extend"};
+constexpr std::array<std::string_view, 14> kStudyKeys = {
+    "name",         "dir",       "config", "fork",          "metric",  "target",   "budget_samples",
+    "eval_samples", "tolerance", "lr",     "lr_base_batch", "lr_rule", "lr_power", "lr_extend"};
 constexpr std::array<std::string_view, 6> kGridKeys = {"batch", "lr_factor",      "seed",
                                                        "ranks", "warmup_samples", "keys"};
 constexpr size_t kMaxList = 1000;
+
+// What a checkpoint says of itself and of the run that wrote it.
+RunStart read_start(const std::string& folder) {
+  RunStart start{.checkpoint = folder, .grow_at = {}, .grow_to = {}};
+  const CheckpointState state = open_checkpoint(folder, Verify::kSizes);
+  start.step = state.step;
+  start.samples = state.samples;
+  const Config config = load_config(std::filesystem::path(folder) / "config.toml").config;
+  start.seed = config.run.seed;
+  start.global_batch = config.batch.global;
+  for (size_t i = 0; i < config.batch.grow_at.size(); ++i) {
+    if (config.batch.grow_at[i] >= start.samples) break;
+    start.grow_at.push_back(config.batch.grow_at[i]);
+    start.grow_to.push_back(config.batch.grow_to[i]);
+    start.global_batch = config.batch.grow_to[i];
+  }
+  return start;
+}
 
 class StudyReader {
  public:
@@ -45,7 +65,15 @@ class StudyReader {
       }
     }
     if (const auto* table = root["study"].as_table()) read_study(*table);
-    if (const auto* table = root["grid"].as_table()) read_grid(*table);
+    if (const auto* table = root["grid"].as_table()) {
+      const toml::node* seed = table->get("seed");
+      if (seed != nullptr && !options_.forks.empty()) {
+        fail(seed->source(),
+             "grid.seed cannot be set with study.fork: a branch keeps its checkpoint's seed. Fork "
+             "checkpoints of runs with several seeds.");
+      }
+      read_grid(*table);
+    }
     try {
       options_.validate();
     } catch (const UsageError& error) {
@@ -129,6 +157,7 @@ class StudyReader {
       if (leaf == "name") options_.name = text(name, node);
       if (leaf == "dir") options_.dir = text(name, node);
       if (leaf == "config") options_.config = text(name, node);
+      if (leaf == "fork") read_forks(name, node);
       if (leaf == "metric") options_.metric = text(name, node);
       if (leaf == "target") options_.target = positive(name, node);
       if (leaf == "budget_samples") options_.budget_samples = integer(name, node, 1);
@@ -139,6 +168,13 @@ class StudyReader {
       if (leaf == "lr_power") options_.lr_power = number(name, node, 0.0);
       if (leaf == "lr_extend") options_.lr_extend = integer(name, node, 0);
       if (leaf == "lr_rule") options_.lr_rule = rule(name, node);
+    }
+  }
+
+  void read_forks(std::string_view key, const toml::node& node) {
+    for (const auto& folder : list<std::string>(
+             key, node, [&](const toml::node& item) { return text(key, item); })) {
+      options_.forks.push_back(read_start(folder));
     }
   }
 

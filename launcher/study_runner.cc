@@ -13,7 +13,9 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/files.h"
 #include "core/log.h"
+#include "launcher/config_file.h"
 
 namespace trireme {
 namespace {
@@ -134,10 +136,29 @@ std::vector<StudyRun> StudyRunner::records(std::span<const RunSpec> runs) const 
   return records;
 }
 
+// The configuration comes last: until then the folder is none of a run.
+void StudyRunner::prepare_branch(const RunSpec& run) const {
+  const fs::path folder = run_dir(run);
+  std::error_code error;
+  if (fs::exists(folder / "config.toml", error)) return;
+  const fs::path from = fs::canonical(run.start.checkpoint, error);  // May be the link `latest`.
+  const fs::path checkpoints = folder / "checkpoints";
+  fs::remove_all(checkpoints, error);
+  fs::create_directories(checkpoints, error);
+  fs::copy(from, checkpoints / from.filename(), fs::copy_options::recursive, error);
+  if (error) {
+    throw UsageError("the checkpoint " + run.start.checkpoint + " cannot be copied to " +
+                     checkpoints.string() + ": " + error.message() + ".");
+  }
+  const Config config =
+      load_config(options_.config_of(run.start), run.sets, folder.string()).config;
+  write_text_file_atomically(folder / "config.toml", write_config(config));
+}
+
 std::vector<std::string> StudyRunner::command(const RunSpec& run) const {
   std::vector<std::string> words = {program_,
                                     "launch",
-                                    options_.config,
+                                    options_.config_of(run.start),
                                     "-n",
                                     std::to_string(run.ranks),
                                     "--run-dir",
@@ -157,6 +178,7 @@ bool StudyRunner::finish(const RunSpec& run, const StopSignal& stop) const {
     throw UsageError("the study's folder " + options_.directory() +
                      " cannot be written: " + error.message() + ". Choose another with study.dir.");
   }
+  if (!run.start.checkpoint.empty()) prepare_branch(run);
   const fs::path log_path = fs::path(options_.directory()) / "logs" / (run.name + ".log");
   Child child(command(run), log_path);
   Ending ending = Ending::kExited;

@@ -30,6 +30,9 @@ class StudyRunner {
   [[nodiscard]] bool finish(const RunSpec& run, const StopSignal& stop) const;
 
  private:
+  // A branch's folder is one that resumes from a copy of the checkpoint.
+  void prepare_branch(const RunSpec& run) const;
+
   const StudyOptions& options_;
   std::string program_;
 };

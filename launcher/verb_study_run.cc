@@ -75,7 +75,8 @@ std::vector<PredictedScaling> predict(const StudyOptions& options, const StudyAn
   const bool has_ranks = std::ranges::any_of(
       analysis.scaling, [](const RankScaling& row) { return row.efficiency != 1.0; });
   if (!has_ranks) return {};
-  const Config config = load_config(options.config).config;
+  const RunStart start = options.forks.empty() ? RunStart() : options.forks.front();
+  const Config config = load_config(options.config_of(start)).config;
   fs::path file = config.model.config;
   if (!config.model.weights.empty()) file = fs::path(config.model.weights) / "unet/config.json";
   std::error_code error;
@@ -204,7 +205,8 @@ void check_base(const std::string& file) {
 
 int run_study(const StudyArguments& arguments) {
   const StudyOptions options = load_study(arguments.file);
-  check_base(options.config);
+  if (options.forks.empty()) check_base(options.config);
+  for (const auto& fork : options.forks) check_base(options.config_of(fork));
   const StudyRunner runner(options, own_path());
   switch (arguments.action) {
     case Action::kRun:

@@ -14,11 +14,12 @@ namespace {
 using Edge = BatchResult::Edge;
 
 std::vector<Setting> group(std::span<const StudyRun> records) {
-  std::map<std::tuple<std::string, int64_t, double, int64_t, int64_t>, Setting> groups;
+  std::map<std::tuple<int64_t, std::string, int64_t, double, int64_t, int64_t>, Setting> groups;
   for (const auto& record : records) {
     if (record.state == StudyRun::State::kAbsent) continue;
     const RunSpec& spec = record.spec;
-    Setting& setting = groups[{spec.variant, spec.batch, spec.lr, spec.ranks, spec.warmup_samples}];
+    Setting& setting = groups[{spec.start.samples, spec.variant, spec.batch, spec.lr, spec.ranks,
+                               spec.warmup_samples}];
     setting.batch = spec.batch;
     setting.lr_factor = spec.lr_factor;
     setting.lr = spec.lr;
@@ -121,15 +122,16 @@ double late_noise_scale(const Setting& setting) {
 }
 
 std::vector<BatchResult> best_of_batches(const std::vector<Setting>& settings) {
-  std::map<std::pair<std::string, int64_t>, BatchResult> results;
+  std::vector<BatchResult> batches;  // Settings are by variant and batch already.
   for (const auto& setting : settings) {
-    BatchResult& result = results[{setting.variant, setting.batch}];
-    result.batch = setting.batch;
-    result.variant = setting.variant;
+    if (batches.empty() || batches.back().batch != setting.batch ||
+        batches.back().variant != setting.variant) {
+      batches.push_back({.batch = setting.batch, .variant = setting.variant});
+    }
+    BatchResult& result = batches.back();
     if (result.best == nullptr || is_better(setting, *result.best)) result.best = &setting;
   }
-  std::vector<BatchResult> batches;
-  for (auto& [key, result] : results) {
+  for (auto& result : batches) {
     if (result.best->reached_by_all()) result.samples = mean_with_interval(result.best->samples);
     if (!result.best->finals.empty()) result.final_value = mean_with_interval(result.best->finals);
     find_best_rate(settings, result);
@@ -137,7 +139,6 @@ std::vector<BatchResult> best_of_batches(const std::vector<Setting>& settings) {
     for (const auto* run : result.best->runs) rates.push_back(run->images_per_second);
     result.images_per_second = quantile_of(rates, 0.5);
     result.noise_scale = late_noise_scale(*result.best);
-    batches.push_back(std::move(result));
   }
   return batches;
 }
@@ -152,19 +153,48 @@ void add_fit(StudyAnalysis& analysis) {
   if (analysis.points.batches.size() >= 2) analysis.fit = fit_tradeoff(analysis.points.batches);
 }
 
-// Within the tolerance of the lowest final metric of all batches, at equal samples.
-int64_t largest_lossless(const StudyOptions& options, const std::vector<BatchResult>& batches) {
-  double lowest = std::numeric_limits<double>::infinity();
-  for (const auto& batch : batches) {
-    if (batch.final_value) lowest = std::min(lowest, batch.final_value->mean);
-  }
-  int64_t largest = 0;
-  for (const auto& batch : batches) {
-    if (batch.final_value && batch.final_value->mean <= lowest * (1.0 + options.tolerance)) {
-      largest = std::max(largest, batch.batch);
+// REQUIRES: `batches` by variant.
+std::vector<LargestLossless> find_lossless(const StudyOptions& options,
+                                           const std::vector<BatchResult>& batches) {
+  std::vector<LargestLossless> found;
+  for (auto first = batches.begin(); first != batches.end();) {
+    const auto last = std::find_if(first, batches.end(), [&](const BatchResult& batch) {
+      return batch.variant != first->variant;
+    });
+    double lowest = std::numeric_limits<double>::infinity();
+    for (auto batch = first; batch != last; ++batch) {
+      if (batch->final_value) lowest = std::min(lowest, batch->final_value->mean);
     }
+    LargestLossless largest{.variant = first->variant};
+    for (auto batch = first; batch != last; ++batch) {
+      const auto& value = batch->final_value;
+      if (value && value->mean <= lowest * (1.0 + options.tolerance)) largest.batch = batch->batch;
+    }
+    if (largest.batch > 0) found.push_back(std::move(largest));
+    first = last;
   }
-  return largest;
+  return found;
+}
+
+std::optional<double> final_of_seed(const Setting& setting, int64_t seed) {
+  for (const auto* run : setting.runs) {
+    if (run->spec.seed == seed) return run->final_value();
+  }
+  return std::nullopt;
+}
+
+void compare_with_smallest(std::vector<BatchResult>& batches) {
+  const BatchResult* smallest = nullptr;
+  for (auto& batch : batches) {
+    if (smallest == nullptr || smallest->variant != batch.variant) smallest = &batch;
+    std::vector<double> ratios;
+    for (const auto* run : batch.best->runs) {
+      const auto value = run->final_value();
+      const auto other = final_of_seed(*smallest->best, run->spec.seed);
+      if (value && other && *other > 0.0) ratios.push_back(*value / *other - 1.0);
+    }
+    if (&batch != smallest && !ratios.empty()) batch.over_smallest = mean_with_interval(ratios);
+  }
 }
 }  // namespace
 
@@ -172,7 +202,9 @@ StudyAnalysis analyse_study(const StudyOptions& options, std::span<const StudyRu
   StudyAnalysis analysis;
   analysis.settings = group(records);
   if (analysis.settings.empty()) return analysis;
-  const auto common_target = worst_batch_target(analysis.settings);
+  // Branches are compared at equal samples only.
+  const auto common_target =
+      options.forks.empty() ? worst_batch_target(analysis.settings) : std::nullopt;
   using TargetFrom = StudyAnalysis::TargetFrom;
   if (options.target) {
     analysis.target = *options.target;
@@ -190,10 +222,13 @@ StudyAnalysis analyse_study(const StudyOptions& options, std::span<const StudyRu
     }
   }
   analysis.batches = best_of_batches(analysis.settings);
+  compare_with_smallest(analysis.batches);
   add_fit(analysis);
   analysis.lr_law = find_lr_law(analysis);
-  analysis.common = compare_common_numbers(analysis.settings);
-  analysis.largest_lossless_batch = largest_lossless(options, analysis.batches);
+  analysis.common = compare_common_numbers(analysis.settings, Pairs::kAll);
+  analysis.common_rates = compare_common_numbers(analysis.settings, Pairs::kSameBatch);
+  analysis.common_batches = compare_common_numbers(analysis.settings, Pairs::kOtherBatch);
+  analysis.lossless = find_lossless(options, analysis.batches);
   analysis.scaling = scaling_over_ranks(analysis.settings);
   analysis.rank_loss_difference = rank_loss_difference(records);
   analysis.verdict = write_verdict(options, analysis);

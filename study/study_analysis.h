@@ -34,6 +34,8 @@ struct BatchResult {
   const Setting* best = nullptr;        // Fewest samples to target, else lowest final metric.
   std::optional<MeanInterval> samples;  // Of `best`; absent where a seed did not reach the target.
   std::optional<MeanInterval> final_value;
+  // Of final values over those of the variant's smallest batch with the same seed, less 1.
+  std::optional<MeanInterval> over_smallest;
   // Optimum of a parabola in log learning rate through the best factor and its neighbours; the best
   // itself where that is at an edge.
   double best_lr = 0.0;
@@ -58,24 +60,33 @@ struct CommonNumbers {
   std::optional<Interval> ratio_interval;  // 95 %, seeds resampled.
 };
 
+// The largest batch whose final metric, at equal samples, is within the tolerance of the best.
+struct LargestLossless {
+  std::string variant;
+  int64_t batch = 0;
+};
+
 struct RankScaling {
   int64_t batch = 0;
   int64_t ranks = 1;
   double images_per_second = 0.0;
   double efficiency = 0.0;  // Of the fewest ranks at this batch (strong), per rank.
+  // Of the fewest ranks with as large a share of their batch, per rank; absent where these are it.
+  std::optional<double> weak_efficiency;
 };
 
 struct StudyAnalysis {
   double target = 0.0;
   enum class TargetFrom { kFile, kWorstBatch, kNone } target_from = TargetFrom::kNone;
   std::vector<Setting> settings;
-  std::vector<BatchResult> batches;  // By variant, then batch.
+  std::vector<BatchResult> batches;  // By variant (forks by their place), then batch.
   std::optional<TradeoffFit> fit;    // Of the first variant; absent for fewer than two batches.
   Points points;                     // What it was fitted to.
   std::optional<LrLaw> lr_law;
-  std::optional<CommonNumbers> common;
-  // Largest batch whose final metric at equal samples is within the tolerance of the best one's.
-  int64_t largest_lossless_batch = 0;
+  std::optional<CommonNumbers> common;          // Over all pairs of settings,
+  std::optional<CommonNumbers> common_rates;    // those of one batch,
+  std::optional<CommonNumbers> common_batches;  // and those of different batches.
+  std::vector<LargestLossless> lossless;  // By variant, of those with finished runs.
   std::vector<RankScaling> scaling;
   // Largest relative difference of a step's loss between runs that differ in ranks only; absent
   // where there are none.

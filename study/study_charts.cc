@@ -72,6 +72,31 @@ Chart StudyCharts::tradeoff(Quantity quantity) const {
   return chart;
 }
 
+Chart StudyCharts::branches() const {
+  Chart chart{.title = "Final " + options_.metric + " by batch",
+              .note = "Mean of the seeds after equal samples, with 95 % interval.",
+              .x = {.label = "global batch", .scale = Scale::kLog2},
+              .y = {.label = options_.metric}};
+  for (const auto& batch : analysis_.batches) {
+    if (!batch.final_value) continue;
+    if (chart.series.empty() || chart.series.back().name != batch.variant) {
+      const auto index = static_cast<int>(chart.series.size());
+      chart.series.push_back({.name = batch.variant,
+                              .x = {},
+                              .y = {},
+                              .mark = Mark::kLineAndPoints,
+                              .colour = {.palette = ChartColour::Palette::kRamp, .index = index}});
+    }
+    ChartSeries& line = chart.series.back();
+    const auto& [mean, interval] = *batch.final_value;
+    line.x.push_back(static_cast<double>(batch.batch));
+    line.y.push_back(mean);
+    line.low.push_back(finite_or(interval.low, mean));
+    line.high.push_back(finite_or(interval.high, mean));
+  }
+  return chart;
+}
+
 Chart StudyCharts::best_rate() const {
   Chart chart{.title = "Best learning rate",
               .note = "Small points: rates tried. Rules pass through the study's base.",
@@ -236,7 +261,8 @@ Chart StudyCharts::throughput() const {
 
 Chart StudyCharts::efficiency() const {
   Chart chart{.title = "Efficiency",
-              .note = "Of a rank, against the fewest ranks at the same batch.",
+              .note = "Of a rank, against the fewest ranks: lines at the same batch (strong), "
+                      "points at the same share of it (weak).",
               .x = {.label = "ranks", .scale = Scale::kLog2},
               .y = {.low = 0.0, .format = ChartAxis::Format::kPercent}};
   std::map<int64_t, ChartSeries> lines;
@@ -248,6 +274,13 @@ Chart StudyCharts::efficiency() const {
     line.y.push_back(row.efficiency);
   }
   add_ramp(lines, chart);
+  ChartSeries weak{.name = "weak", .x = {}, .y = {}, .mark = Mark::kPoints, .colour = {.index = 1}};
+  for (const auto& row : analysis_.scaling) {
+    if (!row.weak_efficiency) continue;
+    weak.x.push_back(static_cast<double>(row.ranks));
+    weak.y.push_back(*row.weak_efficiency);
+  }
+  if (!weak.x.empty()) chart.series.push_back(std::move(weak));
   chart.rules.push_back({ChartRule::Along::kY, 1.0, "ideal"});
   return chart;
 }

@@ -20,6 +20,8 @@ class StudyCharts {
   [[nodiscard]] Chart tradeoff(Quantity quantity) const;
   [[nodiscard]] Chart best_rate() const;      // With the rules through the study's base.
   [[nodiscard]] Chart score_by_rate() const;  // The metric against the rate, a line a batch.
+  // The final metric against the batch, a line a fork (all variants).
+  [[nodiscard]] Chart branches() const;
   // Curves of the first seed at each batch's best learning rate.
   [[nodiscard]] Chart evaluations() const;
   [[nodiscard]] Chart training_loss(Quantity x) const;

@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <map>
+#include <set>
+#include <utility>
 
 #include "core/error.h"
 
@@ -21,10 +24,30 @@ struct Variant {
   std::string text;
   std::vector<std::string> sets;
   std::string suffix;
+  std::vector<RunStart> starts;
 };
 
+// Forks at the same place, of different seeds, are repetitions.
+std::vector<Variant> variants_of_starts(const StudyOptions& options) {
+  if (options.forks.empty()) {
+    Variant anew;
+    for (const int64_t seed : options.seed) anew.starts.push_back({.seed = seed});
+    return {anew};
+  }
+  std::map<int64_t, Variant> by_place;
+  for (const auto& fork : options.forks) {
+    Variant& variant = by_place[fork.samples];
+    variant.text = "forked at " + std::to_string(fork.samples) + " samples";
+    variant.suffix = "-at" + std::to_string(fork.samples);
+    variant.starts.push_back(fork);
+  }
+  std::vector<Variant> variants;
+  for (auto& [place, variant] : by_place) variants.push_back(std::move(variant));
+  return variants;
+}
+
 std::vector<Variant> variants_of(const StudyOptions& options) {
-  std::vector<Variant> variants = {{}};
+  std::vector<Variant> variants = variants_of_starts(options);
   for (const auto& [key, values] : options.keys) {
     std::vector<Variant> next;
     for (const auto& before : variants) {
@@ -53,10 +76,31 @@ RunSpec make_run(const StudyOptions& options, int64_t batch, double factor,
   return run;
 }
 
-// Fills in what depends on seed, ranks and warm-up.
-RunSpec completed(const StudyOptions& options, RunSpec run, int64_t seed, int64_t ranks,
+std::string list_text(const std::vector<int64_t>& values) {
+  std::string text;
+  for (const int64_t value : values) text += (text.empty() ? "" : ", ") + std::to_string(value);
+  return "[" + text + "]";
+}
+
+// The batch is the run's from the fork on, and so is its learning rate.
+void add_fork_sets(const RunSpec& run, std::vector<std::string>& sets) {
+  RunStart start = run.start;
+  if (run.batch > start.global_batch) {
+    start.grow_at.push_back(start.samples);
+    start.grow_to.push_back(run.batch);
+  }
+  sets.push_back("batch.grow_at=" + list_text(start.grow_at));
+  sets.push_back("batch.grow_to=" + list_text(start.grow_to));
+  sets.emplace_back("lr_schedule.name=\"constant\"");
+  sets.emplace_back("lr_schedule.warmup_samples=0");
+  sets.emplace_back("lr_schedule.warmup_fraction=0.0");
+}
+
+// Fills in what depends on start, ranks and warm-up.
+RunSpec completed(const StudyOptions& options, RunSpec run, const RunStart& start, int64_t ranks,
                   int64_t warmup, const std::string& suffix) {
-  run.seed = seed;
+  run.start = start;
+  run.seed = start.seed;
   run.ranks = ranks;
   run.warmup_samples = warmup;
   const int64_t steps = std::max<int64_t>(1, options.budget_samples / run.batch);
@@ -65,10 +109,14 @@ RunSpec completed(const StudyOptions& options, RunSpec run, int64_t seed, int64_
   const auto add = [&run](const std::string& key, const std::string& value) {
     run.sets.push_back(key + "=" + value);
   };
-  add("run.steps", std::to_string(steps));
-  add("run.seed", std::to_string(seed));
+  add("run.steps", std::to_string(start.step + steps));
+  if (start.checkpoint.empty()) add("run.seed", std::to_string(start.seed));
   add("run.name", "\"" + options.name + "\"");
-  add("batch.global", std::to_string(run.batch));
+  if (start.checkpoint.empty()) {
+    add("batch.global", std::to_string(run.batch));
+  } else {
+    add_fork_sets(run, run.sets);
+  }
   add("optim.lr", number_text(run.lr));
   add("optim.lr_base_batch", std::to_string(run.batch));  // So that CONFIG scales nothing.
   add("lr_schedule.warmup_steps", std::to_string(warmup / run.batch));
@@ -79,7 +127,7 @@ RunSpec completed(const StudyOptions& options, RunSpec run, int64_t seed, int64_
   char name[128];
   std::snprintf(name, sizeof(name), "b%05lld-f%.4g-w%lld-r%lld%s-s%lld",
                 static_cast<long long>(run.batch), run.lr_factor, static_cast<long long>(warmup),
-                static_cast<long long>(ranks), suffix.c_str(), static_cast<long long>(seed));
+                static_cast<long long>(ranks), suffix.c_str(), static_cast<long long>(start.seed));
   run.name = name;
   return run;
 }
@@ -88,17 +136,45 @@ void add_runs(const StudyOptions& options, int64_t batch, double factor, const V
               std::vector<RunSpec>& runs) {
   for (const int64_t warmup : options.warmup_samples) {
     for (const int64_t ranks : options.ranks) {
-      for (const int64_t seed : options.seed) {
-        runs.push_back(completed(options, make_run(options, batch, factor, variant), seed, ranks,
+      for (const RunStart& start : variant.starts) {
+        runs.push_back(completed(options, make_run(options, batch, factor, variant), start, ranks,
                                  warmup, variant.suffix));
       }
+    }
+  }
+}
+
+void validate_forks(const StudyOptions& options) {
+  if (!options.config.empty()) {
+    throw UsageError(
+        "study.config and study.fork are both set; branches take the configuration of their "
+        "checkpoint. Remove study.config.");
+  }
+  if (options.warmup_samples != std::vector<int64_t>{0}) {
+    throw UsageError(
+        "grid.warmup_samples cannot be set with study.fork: branches have no warm-up.");
+  }
+  const int64_t smallest = std::ranges::min(options.batch);
+  std::set<std::pair<int64_t, int64_t>> seen;
+  for (const auto& fork : options.forks) {
+    if (smallest < fork.global_batch) {
+      throw UsageError("grid.batch holds " + std::to_string(smallest) +
+                       ", less than the batch of " + fork.checkpoint + ", " +
+                       std::to_string(fork.global_batch) +
+                       ": a branch keeps its batch or grows it.");
+    }
+    if (!seen.insert({fork.samples, fork.seed}).second) {
+      throw UsageError("study.fork holds two checkpoints of seed " + std::to_string(fork.seed) +
+                       " after " + std::to_string(fork.samples) + " samples. Keep one of them.");
     }
   }
 }
 }  // namespace
 
 void StudyOptions::validate() const {
-  if (config.empty()) throw UsageError("study.config is missing: the CONFIG of every run.");
+  if (config.empty() && forks.empty()) {
+    throw UsageError("study.config is missing: the CONFIG of every run.");
+  }
   if (batch.empty()) throw UsageError("grid.batch is missing: the global batches to study.");
   if (budget_samples < 1) throw UsageError("study.budget_samples is missing: samples of a run.");
   if (lr_base_batch < 1) {
@@ -110,6 +186,7 @@ void StudyOptions::validate() const {
                        std::to_string(budget_samples) + " samples. Raise study.budget_samples.");
     }
   }
+  if (!forks.empty()) validate_forks(*this);
 }
 
 double prior_lr(const StudyOptions& options, int64_t batch) {

@@ -9,11 +9,24 @@
 
 namespace trireme {
 
+// Where a run begins: anew with a seed, or with the weights, optimizer state and place in the data
+// of a checkpoint (study.fork), whose run's seed it keeps.
+struct RunStart {
+  int64_t seed = 0;
+  std::string checkpoint;  // Its folder; empty: anew, and nothing of the following.
+  int64_t step = 0;
+  int64_t samples = 0;  // Consumed before.
+  int64_t global_batch = 0;
+  std::vector<int64_t> grow_at;  // How the batch had grown to this.
+  std::vector<int64_t> grow_to;
+};
+
 // What a study file asks for (docs/study.md).
 struct StudyOptions {
   std::string name = "study";
   std::string dir;     // Empty: "studies/NAME".
-  std::string config;  // The CONFIG that every run starts from.
+  std::string config;           // The CONFIG that every run starts from.
+  std::vector<RunStart> forks;  // Or the checkpoints, with the configurations of their runs.
   std::string metric = "val_loss";
   std::optional<double> target;  // Absent: what the worst batch reaches at its best learning rate.
   int64_t budget_samples = 0;    // Of a run, at most.
@@ -40,6 +53,10 @@ struct StudyOptions {
   // Throws UsageError for what cannot be run.
   void validate() const;
   [[nodiscard]] std::string directory() const { return dir.empty() ? "studies/" + name : dir; }
+  // The CONFIG of a run from `start`.
+  [[nodiscard]] std::string config_of(const RunStart& start) const {
+    return start.checkpoint.empty() ? config : start.checkpoint + "/config.toml";
+  }
 };
 
 // One run of the grid.
@@ -50,7 +67,8 @@ struct RunSpec {
   int64_t seed = 0;
   int64_t ranks = 1;
   int64_t warmup_samples = 0;
-  std::string variant;            // "optim.weight_decay=0.1, …"; empty without further keys.
+  RunStart start;
+  std::string variant;            // "optim.weight_decay=0.1, …", "forked at 4096 samples".
   std::vector<std::string> sets;  // --set arguments, all of them.
   std::string name;               // Of its folder; differs between any two runs.
 };

@@ -1,4 +1,6 @@
 #include <algorithm>
+#include <cmath>
+#include <cstdio>
 #include <string>
 
 #include "report/html_page.h"
@@ -10,6 +12,19 @@ namespace trireme {
 namespace {
 using Look = HtmlTable::Cell::Look;
 using Quantity = StudyCharts::Quantity;
+
+// "+1.2 % (+0.4 to +2)".
+std::string percent_with_interval(const MeanInterval& share) {
+  char text[96];
+  const auto& [mean, interval] = share;
+  if (std::isfinite(interval.low)) {
+    std::snprintf(text, sizeof(text), "%+.3g %% (%+.3g to %+.3g)", 100.0 * mean,
+                  100.0 * interval.low, 100.0 * interval.high);
+  } else {
+    std::snprintf(text, sizeof(text), "%+.3g %%", 100.0 * mean);
+  }
+  return text;
+}
 
 class StudyPage {
  public:
@@ -26,10 +41,15 @@ class StudyPage {
     page_.section("Verdict");
     page_.list(analysis_.verdict);
     if (!analysis_.batches.empty()) {
-      batches();
-      rates();
+      if (options_.forks.empty()) {
+        batches();
+        rates();
+      } else {
+        branches();
+      }
       losses();
       speed();
+      common_numbers();
       page_.section("Runs");
       runs();
     }
@@ -56,6 +76,11 @@ class StudyPage {
     return text;
   }
 
+  [[nodiscard]] bool has_noise_scale() const {
+    return std::ranges::any_of(analysis_.batches,
+                               [](const BatchResult& batch) { return batch.noise_scale > 0.0; });
+  }
+
   void figures() {
     std::vector<KeyFigure> figures;
     if (analysis_.fit) {
@@ -67,8 +92,10 @@ class StudyPage {
       figures.push_back({format_rounded(analysis_.lr_law->exponent), "learning-rate exponent",
                          with_interval(analysis_.lr_law->exponent, analysis_.lr_law->interval)});
     }
-    figures.push_back({std::to_string(analysis_.largest_lossless_batch), "largest lossless batch",
-                       "at equal samples"});
+    for (const auto& [variant, batch] : analysis_.lossless) {
+      figures.push_back({std::to_string(batch), "largest lossless batch",
+                         variant.empty() ? "at equal samples" : variant});
+    }
     if (analysis_.common) {
       figures.push_back({format_rounded(analysis_.common->seeds_ratio),
                          "seeds needed with common random numbers",
@@ -82,8 +109,9 @@ class StudyPage {
     page_.charts({charts_.tradeoff(Quantity::kSteps), charts_.tradeoff(Quantity::kSamples)});
     if (analysis_.fit) page_.list(fit_notes(analysis_.points, *analysis_.fit));
     HtmlTable table{.header = {"batch", "best rate", "samples to target", "steps", "seconds",
-                               "final " + options_.metric, "statistical efficiency", "noise scale"},
+                               "final " + options_.metric, "statistical efficiency"},
                     .rows = {}};
+    if (has_noise_scale()) table.header.emplace_back("noise scale");
     for (const auto& batch : analysis_.batches) {
       const auto size = static_cast<double>(batch.batch);
       std::string samples = "not reached";
@@ -115,8 +143,33 @@ class StudyPage {
                     ? with_interval(batch.final_value->mean, batch.final_value->interval)
                     : "none",
                 Look::kNumber},
-               {efficiency, Look::kNumber},
-               {batch.noise_scale > 0.0 ? format_rounded(batch.noise_scale) : "", Look::kNumber}}});
+               {efficiency, Look::kNumber}}});
+      if (!has_noise_scale()) continue;
+      const bool is_measured = batch.noise_scale > 0.0;
+      table.rows.back().cells.push_back(
+          {is_measured ? format_rounded(batch.noise_scale) : "", Look::kNumber});
+    }
+    page_.table(table);
+  }
+
+  void branches() {
+    page_.section("Branches");
+    page_.charts({charts_.branches()});
+    HtmlTable table{.header = {"fork", "batch", "against the smallest batch",
+                               "final " + options_.metric, "learning rate"},
+                    .rows = {}};
+    for (const auto& batch : analysis_.batches) {
+      table.rows.push_back(
+          {.cells = {
+               {batch.variant},
+               {std::to_string(batch.batch), Look::kNumber},
+               {batch.over_smallest ? percent_with_interval(*batch.over_smallest) : "",
+                Look::kNumber},
+               {batch.final_value
+                    ? with_interval(batch.final_value->mean, batch.final_value->interval)
+                    : "none",
+                Look::kNumber},
+               {format_rounded(batch.best->lr), Look::kNumber}}});
     }
     page_.table(table);
   }
@@ -130,9 +183,7 @@ class StudyPage {
     page_.section("Loss");
     page_.charts({charts_.evaluations(), charts_.training_loss(Quantity::kSamples),
                   charts_.training_loss(Quantity::kSteps)});
-    const bool is_measured = std::ranges::any_of(
-        analysis_.batches, [](const BatchResult& batch) { return batch.noise_scale > 0.0; });
-    if (is_measured) page_.charts({charts_.noise_scale()});
+    if (has_noise_scale()) page_.charts({charts_.noise_scale()});
   }
 
   void speed() {
@@ -149,15 +200,29 @@ class StudyPage {
     }
   }
 
+  void common_numbers() {
+    if (!analysis_.common) return;
+    page_.section("Common random numbers");
+    page_.paragraph(
+        "Runs with the same seed see the same noise on the same sample. Comparing two settings "
+        "takes so many times the seeds that independent seeds would:");
+    HtmlTable table{.header = {"settings that differ in", "pairs", "correlation", "seeds needed"},
+                    .rows = {}};
+    const auto add = [&](const char* what, const std::optional<CommonNumbers>& common) {
+      if (!common) return;
+      table.rows.push_back(
+          {.cells = {{what},
+                     {std::to_string(common->num_pairs), Look::kNumber},
+                     {format_rounded(common->correlation), Look::kNumber},
+                     {with_interval(common->seeds_ratio, common->ratio_interval), Look::kNumber}}});
+    };
+    add("learning rate or other keys", analysis_.common_rates);
+    add("batch, too", analysis_.common_batches);
+    add("anything", analysis_.common);
+    page_.table(table);
+  }
+
   void runs() {
-    if (analysis_.common) {
-      const auto& common = *analysis_.common;
-      page_.paragraph("Common random numbers: over " + std::to_string(common.num_pairs) +
-                      " pairs of settings, results with the same seed correlate by " +
-                      format_rounded(common.correlation) + "; comparing two settings takes " +
-                      with_interval(common.seeds_ratio, common.ratio_interval) +
-                      " times the seeds that independent seeds would.");
-    }
     HtmlTable table{.header = {"run", "learning rate", "seed", "ranks", "state",
                                "samples to target", "final " + options_.metric, "images/s"},
                     .rows = {}};

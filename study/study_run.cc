@@ -33,7 +33,8 @@ void add_line(const nlohmann::json& line, const std::string& metric, StudyRun& r
               Medians& medians) {
   const std::string kind = line.value("kind", "");
   if (kind == "train") {
-    record.steps.push_back({.samples = number_of(line, "samples", kNaN),
+    record.steps.push_back({.samples = number_of(line, "samples", kNaN) -
+                                       static_cast<double>(record.spec.start.samples),
                             .loss = number_of(line, "loss", kNaN),
                             .noise_scale = number_of(line, "noise_scale", 0.0)});
     medians.rate.push_back(number_of(line, "images_per_second", 0.0));
@@ -41,7 +42,8 @@ void add_line(const nlohmann::json& line, const std::string& metric, StudyRun& r
     medians.data.push_back(number_of(line, "data_seconds", 0.0));
     medians.seconds.push_back(number_of(line, "step_seconds", 0.0));
   } else if (kind == "eval" && line.contains(metric)) {
-    const double step = number_of(line, "step", 0.0);
+    const double step =
+        number_of(line, "step", 0.0) - static_cast<double>(record.spec.start.step);
     record.evaluations.push_back({.samples = step * static_cast<double>(record.spec.batch),
                                   .value = number_of(line, metric, kNaN)});
   }

@@ -15,7 +15,7 @@ struct StudyRun {
   enum class State { kAbsent, kUnfinished, kFinished, kDiverged } state = State::kAbsent;
 
   struct Evaluation {
-    double samples = 0.0;
+    double samples = 0.0;  // Since the run's start.
     double value = 0.0;  // Of the study's metric; not finite where null.
   };
   std::vector<Evaluation> evaluations;

@@ -22,6 +22,18 @@ ordered_json mean_to_json(const std::optional<MeanInterval>& value) {
   return {{"mean", value->mean}, {"interval", interval}};
 }
 
+ordered_json common_to_json(const std::optional<CommonNumbers>& common) {
+  if (!common) return nullptr;
+  ordered_json json = {{"num_pairs", common->num_pairs},
+                       {"correlation", common->correlation},
+                       {"seeds_ratio", common->seeds_ratio},
+                       {"seeds_ratio_interval", nullptr}};
+  if (const auto& interval = common->ratio_interval) {
+    json["seeds_ratio_interval"] = ordered_json::array({interval->low, interval->high});
+  }
+  return json;
+}
+
 const char* edge_name(BatchResult::Edge edge) {
   return edge == BatchResult::Edge::kInside ? "inside"
          : edge == BatchResult::Edge::kLow  ? "low"
@@ -38,6 +50,7 @@ ordered_json batch_to_json(const BatchResult& batch) {
                        {"num_runs", batch.best->runs.size()},
                        {"samples_to_target", mean_to_json(batch.samples)},
                        {"final", mean_to_json(batch.final_value)},
+                       {"final_over_smallest", mean_to_json(batch.over_smallest)},
                        {"images_per_second", batch.images_per_second}};
   json["steps_to_target"] =
       batch.samples ? ordered_json(batch.samples->mean / static_cast<double>(batch.batch))
@@ -67,11 +80,7 @@ std::string number(double value) {
 std::vector<PredictedScaling> predict_scaling(const NetworkCost& network,
                                               std::span<const RankScaling> measured) {
   if (measured.empty()) return {};
-  const GpuPreset& host = find_gpu("cpu");
-  const Fabric fabric = {.generation = host.generation,
-                         .ranks_per_node = host.gpus_per_node,
-                         .links_gbps = host.links_gbps,
-                         .nic_gbps = host.nic_gbps};
+  const Fabric fabric = fabric_of(find_gpu("cpu"));
   ReductionPlan reduction;
   reduction.buckets = plan_bucket_times(network, 0);
   const int64_t fewest =
@@ -119,18 +128,17 @@ ordered_json study_to_json(const StudyOptions& options, const StudyAnalysis& ana
       json["lr_exponent"]["interval"] = ordered_json::array({interval->low, interval->high});
     }
   }
-  json["common_random_numbers"] = nullptr;
+  json["common_random_numbers"] = common_to_json(analysis.common);
   if (analysis.common) {
-    json["common_random_numbers"] = {{"num_pairs", analysis.common->num_pairs},
-                                     {"correlation", analysis.common->correlation},
-                                     {"seeds_ratio", analysis.common->seeds_ratio},
-                                     {"seeds_ratio_interval", nullptr}};
-    if (const auto& interval = analysis.common->ratio_interval) {
-      json["common_random_numbers"]["seeds_ratio_interval"] =
-          ordered_json::array({interval->low, interval->high});
-    }
+    json["common_random_numbers"]["same_batch"] = common_to_json(analysis.common_rates);
+    json["common_random_numbers"]["other_batch"] = common_to_json(analysis.common_batches);
   }
-  json["largest_lossless_batch"] = analysis.largest_lossless_batch;
+  json["largest_lossless_batch"] =
+      analysis.lossless.empty() ? 0 : analysis.lossless.front().batch;
+  json["lossless"] = ordered_json::array();
+  for (const auto& [variant, batch] : analysis.lossless) {
+    json["lossless"].push_back({{"variant", variant}, {"largest_batch", batch}});
+  }
   json["scaling"] = ordered_json::array();
   for (size_t i = 0; i < analysis.scaling.size(); ++i) {
     const auto& row = analysis.scaling[i];
@@ -138,6 +146,9 @@ ordered_json study_to_json(const StudyOptions& options, const StudyAnalysis& ana
                                {"ranks", row.ranks},
                                {"images_per_second", row.images_per_second},
                                {"efficiency", row.efficiency},
+                               {"weak_efficiency", row.weak_efficiency
+                                                       ? ordered_json(*row.weak_efficiency)
+                                                       : ordered_json(nullptr)},
                                {"predicted_images_per_second",
                                 i < predicted.size() ? ordered_json(predicted[i].images_per_second)
                                                      : ordered_json(nullptr)}});

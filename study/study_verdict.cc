@@ -1,6 +1,7 @@
 #include "study/study_verdict.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <limits>
@@ -139,6 +140,20 @@ std::vector<size_t> resampled(size_t count, ResamplingRandom& random) {
   for (auto& index : drawn) index = random.index(count);
   return drawn;
 }
+
+std::string equal_samples_sentence(const StudyOptions& options, int64_t batch) {
+  char text[256];
+  std::snprintf(text, sizeof(text),
+                "at equal samples (%s), batches up to %lld come within %.3g %% of the lowest %s.",
+                format_rounded(static_cast<double>(options.budget_samples)).c_str(),
+                static_cast<long long>(batch), 100.0 * options.tolerance, options.metric.c_str());
+  return text;
+}
+
+std::string capitalised(std::string text) {
+  text.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(text.front())));
+  return text;
+}
 }  // namespace
 
 std::optional<LrLaw> find_lr_law(const StudyAnalysis& analysis) {
@@ -185,13 +200,16 @@ std::optional<LrLaw> find_lr_law(const StudyAnalysis& analysis) {
   return law;
 }
 
-std::optional<CommonNumbers> compare_common_numbers(std::span<const Setting> settings) {
+std::optional<CommonNumbers> compare_common_numbers(std::span<const Setting> settings,
+                                                    Pairs which) {
   std::vector<Pair> pairs;
   CommonNumbers common;
   size_t num_seeds = 0;
   for (size_t i = 0; i < settings.size(); ++i) {
     for (size_t k = i + 1; k < settings.size(); ++k) {
       if (settings[i].num_diverged + settings[k].num_diverged > 0) continue;
+      const bool is_same = settings[i].batch == settings[k].batch;
+      if (which != Pairs::kAll && is_same != (which == Pairs::kSameBatch)) continue;
       Pair pair = common_finals(settings[i], settings[k]);
       if (pair.a.size() < kMinCommonSeeds) continue;
       common.correlation += correlation_of(pair);
@@ -235,7 +253,17 @@ std::vector<RankScaling> scaling_over_ranks(std::span<const Setting> settings) {
     scaling.push_back({.batch = key.first,
                        .ranks = key.second,
                        .images_per_second = rate,
-                       .efficiency = rate / ranks / base});
+                       .efficiency = rate / ranks / base,
+                       .weak_efficiency = {}});
+  }
+  for (auto& row : scaling) {
+    // Batches ascend, so the first of the same share has the fewest ranks.
+    const auto& base = *std::ranges::find_if(scaling, [&](const RankScaling& other) {
+      return other.batch * row.ranks == row.batch * other.ranks;
+    });
+    if (base.ranks == row.ranks) continue;
+    row.weak_efficiency = row.images_per_second / static_cast<double>(row.ranks) /
+                          (base.images_per_second / static_cast<double>(base.ranks));
   }
   return scaling;
 }
@@ -260,6 +288,12 @@ std::optional<double> rank_loss_difference(std::span<const StudyRun> records) {
 
 std::vector<std::string> write_verdict(const StudyOptions& options, const StudyAnalysis& analysis) {
   std::vector<std::string> verdict;
+  if (!options.forks.empty()) {
+    for (const auto& [variant, batch] : analysis.lossless) {
+      verdict.push_back(capitalised(variant) + ": " + equal_samples_sentence(options, batch));
+    }
+    return verdict;
+  }
   if (!analysis.fit) {
     verdict.emplace_back(
         "No critical batch: it takes two batches of which every seed reaches the target.");
@@ -290,13 +324,10 @@ std::vector<std::string> write_verdict(const StudyOptions& options, const StudyA
                         ? analysis.lr_law->verdict
                         : "No learning-rate exponent: it takes three batches whose best rate lies "
                           "inside the rates tried.");
-  char text[256];
-  std::snprintf(text, sizeof(text),
-                "At equal samples (%s), batches up to %lld come within %.3g %% of the lowest %s.",
-                format_rounded(static_cast<double>(options.budget_samples)).c_str(),
-                static_cast<long long>(analysis.largest_lossless_batch), 100.0 * options.tolerance,
-                options.metric.c_str());
-  verdict.emplace_back(text);
+  const auto& lossless = analysis.lossless;
+  verdict.push_back(lossless.empty()
+                        ? "No run has finished."
+                        : capitalised(equal_samples_sentence(options, lossless.front().batch)));
   return verdict;
 }
 }  // namespace trireme

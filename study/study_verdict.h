@@ -16,9 +16,10 @@ namespace trireme {
 // times.
 [[nodiscard]] std::optional<LrLaw> find_lr_law(const StudyAnalysis& analysis);
 
-// Over all pairs of settings of one batch and variant that share three seeds or more.
-[[nodiscard]] std::optional<CommonNumbers> compare_common_numbers(
-    std::span<const Setting> settings);
+// Over the pairs of settings that share three seeds or more. Nothing where there are none.
+enum class Pairs { kAll, kSameBatch, kOtherBatch };
+[[nodiscard]] std::optional<CommonNumbers> compare_common_numbers(std::span<const Setting> settings,
+                                                                  Pairs which);
 
 [[nodiscard]] std::vector<RankScaling> scaling_over_ranks(std::span<const Setting> settings);
 [[nodiscard]] std::optional<double> rank_loss_difference(std::span<const StudyRun> records);

@@ -121,6 +121,33 @@ def test_job_array_writes_a_command_a_run(study):
     assert len(rows(out)) == 1
 
 
+def test_branches_go_on_from_a_checkpoint(study, tmp_path):
+    file, out = study()
+    base = tmp_path / "base.toml"
+    trunk = tmp_path / "trunk"
+    tiny_run.run(0, "launch", base, "-n", 1, "--run-dir", trunk, "--set", "run.steps=8",
+                 "--set", "checkpoint.every_steps=4", "--set", "checkpoint.keep=9", "--set", "batch.global=4",
+                 "--set", "optim.lr=1e-3", "--set", "optim.lr_base_batch=4", timeout=100)
+    checkpoint = trunk / "checkpoints" / "step-00000004"
+    text = file.read_text().replace(f'config = "{base}"', f'fork = ["{checkpoint}"]')
+    file.write_text(text.replace("budget_samples = 64", "budget_samples = 16"))
+    assert "grid.seed cannot be set with study.fork" in tiny_run.run(0, "study", file, code=2).stderr
+    file.write_text(file.read_text().replace("seed = [1]\n", ""))
+    tiny_run.run(0, "study", file, timeout=200)
+    # The branch of the trunk's own batch is the trunk, to the bit; the other sees the same samples in half the steps.
+    same = tiny_run.metrics(out / "runs" / "b00004-f1-w0-r1-at16-s42")
+    assert [line["step"] for line in same] == [5, 6, 7, 8]
+    assert [line["loss"] for line in same] == [line["loss"] for line in tiny_run.metrics(trunk)][4:]
+    double = tiny_run.metrics(out / "runs" / "b00008-f1-w0-r1-at16-s42")
+    assert [line["step"] for line in double] == [5, 6]
+    assert [line["samples"] for line in double] == [24, 32]
+    assert double[0]["lr"] == pytest.approx(1e-3 * 2**0.5, rel=1e-6)
+    results = json.loads((out / "results.json").read_text())
+    assert [b["batch"] for b in results["batches"]] == [4, 8]
+    assert results["lossless"][0]["variant"] == "forked at 16 samples" and results["fit"] is None
+    assert checkpoint.exists()
+
+
 @pytest.mark.parametrize("more,text", [
     ("budget = 3", "unknown key 'study.budget'"),
     ('lr_rule = "cubic"', "must be one of linear, sqrt, power"),

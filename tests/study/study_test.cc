@@ -82,6 +82,90 @@ TEST(StudyGridTest, EveryRunDiffersAndSharesSeeds) {
   EXPECT_THROW(options.validate(), UsageError);
 }
 
+RunStart fork_of(int64_t samples, int64_t seed) {
+  return {.seed = seed,
+          .checkpoint = "runs/" + std::to_string(seed),
+          .step = samples / 16,
+          .samples = samples,
+          .global_batch = 16,
+          .grow_at = {},
+          .grow_to = {}};
+}
+
+StudyOptions forked_options() {
+  StudyOptions options = options_of(0.5);
+  options.config.clear();
+  options.forks = {fork_of(1600, 7), fork_of(1600, 8), fork_of(10240, 7), fork_of(10240, 8)};
+  options.lr_base_batch = 16;
+  options.batch = {16, 32, 64};
+  options.lr_factor = {1.0};
+  options.budget_samples = 640;
+  options.warmup_samples = {0};
+  return options;
+}
+
+TEST(StudyGridTest, BranchesGoOnFromTheirCheckpointAndGrowItsBatch) {
+  StudyOptions options = forked_options();
+  options.validate();
+  const auto runs = expand_grid(options);
+  ASSERT_EQ(runs.size(), 2U * 3 * 2);
+  EXPECT_EQ(runs[0].variant, "forked at 1600 samples");
+  EXPECT_EQ(runs[0].seed, 7);
+  EXPECT_EQ(runs[1].seed, 8);
+  const auto sets = testing::PrintToString(runs[0].sets);
+  EXPECT_THAT(sets, HasSubstr("batch.grow_to=[]"));  // Its own batch.
+  EXPECT_THAT(sets, HasSubstr("run.steps=140"));     // 100 and 640 samples of 16.
+  EXPECT_THAT(sets, Not(HasSubstr("run.seed")));
+  const auto grown = testing::PrintToString(runs[4].sets);
+  EXPECT_THAT(grown, HasSubstr("batch.grow_at=[1600]"));
+  EXPECT_THAT(grown, HasSubstr("batch.grow_to=[64]"));
+  EXPECT_THAT(grown, HasSubstr("run.steps=110"));
+  EXPECT_THAT(grown, HasSubstr("optim.lr=0.002"));
+  std::set<std::string> names;
+  for (const auto& run : runs) names.insert(run.name);
+  EXPECT_EQ(names.size(), runs.size());
+}
+
+TEST(StudyGridTest, BranchesThatCannotBeRunAreRefused) {
+  StudyOptions options = forked_options();
+  options.batch = {8, 16};
+  EXPECT_THROW(options.validate(), UsageError);  // Shrinks.
+  options = forked_options();
+  options.forks.push_back(fork_of(1600, 7));
+  EXPECT_THROW(options.validate(), UsageError);  // The same run twice.
+  options = forked_options();
+  options.config = "base.toml";
+  EXPECT_THROW(options.validate(), UsageError);
+}
+
+TEST(StudyAnalysisTest, TheLargestLosslessBatchGrowsFromForkToFork) {
+  const StudyOptions options = forked_options();
+  std::vector<StudyRun> records;
+  for (const auto& run : expand_grid(options)) {
+    StudyRun record = record_of(run, 1000.0, 640.0);
+    // Early, a doubled batch costs 3 %; later 0.6 %. A seed's own part cancels.
+    const double cost = run.start.samples == 1600 ? 0.03 : 0.006;
+    record.evaluations.back().value = (run.seed == 7 ? 0.5 : 0.6) *
+                                      (1.0 + cost * std::log2(static_cast<double>(run.batch) / 16));
+    records.push_back(std::move(record));
+  }
+  const auto analysis = analyse_study(options, records);
+  ASSERT_EQ(analysis.lossless.size(), 2U);
+  EXPECT_EQ(analysis.lossless[0].variant, "forked at 1600 samples");
+  EXPECT_EQ(analysis.lossless[0].batch, 16);
+  EXPECT_EQ(analysis.lossless[1].batch, 32);
+  EXPECT_FALSE(analysis.fit.has_value());
+  EXPECT_FALSE(analysis.batches[0].over_smallest.has_value());
+  EXPECT_NEAR(analysis.batches[1].over_smallest->mean, 0.03, 1e-12);
+  EXPECT_NEAR(analysis.batches[1].over_smallest->interval.high, 0.03, 1e-9);
+  ASSERT_EQ(analysis.verdict.size(), 2U);
+  EXPECT_THAT(analysis.verdict[1], HasSubstr("Forked at 10240 samples: at equal samples (640), "
+                                             "batches up to 32 come within 1 %"));
+  const std::string page = study_to_html(options, analysis, records, {});
+  EXPECT_THAT(page, HasSubstr("against the smallest batch"));
+  EXPECT_THAT(page, HasSubstr("+3 % (+3 to +3)"));
+}
+
 TEST(StudyAnalysisTest, FindsTheCriticalBatchAndTheExponentThatMadeTheRuns) {
   StudyOptions options = options_of(0.4);
   options.target = 1.0;
@@ -135,13 +219,15 @@ TEST(StudyAnalysisTest, CommonRandomNumbersSaveWhatTheyShare) {
   EXPECT_EQ(analysis.common->num_pairs, 1);
   EXPECT_NEAR(analysis.common->correlation, 0.75, 0.05);
   EXPECT_NEAR(analysis.common->seeds_ratio, 0.25, 0.04);
+  EXPECT_EQ(analysis.common_rates->seeds_ratio, analysis.common->seeds_ratio);
+  EXPECT_FALSE(analysis.common_batches.has_value());  // There is one batch.
   EXPECT_LE(analysis.common->ratio_interval->low, 0.25);
   EXPECT_GE(analysis.common->ratio_interval->high, 0.25);
 }
 
 TEST(StudyAnalysisTest, RanksGiveEfficiencyAndLossParity) {
   StudyOptions options = options_of(0.5);
-  options.batch = {16, 32};
+  options.batch = {16, 64};
   options.lr_factor = {1.0};
   options.ranks = {1, 4};
   std::vector<StudyRun> records;
@@ -152,6 +238,9 @@ TEST(StudyAnalysisTest, RanksGiveEfficiencyAndLossParity) {
   const auto analysis = analyse_study(options, records);
   ASSERT_EQ(analysis.scaling.size(), 4U);
   EXPECT_DOUBLE_EQ(analysis.scaling[1].efficiency, 0.5);  // Twice the rate on four times the ranks.
+  EXPECT_FALSE(analysis.scaling[0].weak_efficiency.has_value());
+  EXPECT_FALSE(analysis.scaling[1].weak_efficiency.has_value());
+  EXPECT_DOUBLE_EQ(*analysis.scaling[3].weak_efficiency, 0.5);  // 64 on 4 ranks, as 16 on one.
   EXPECT_NEAR(*analysis.rank_loss_difference, 1e-3, 1e-9);
 }
 
