@@ -6,6 +6,11 @@
 
 namespace trireme {
 
+bool is_hdf5_file(const std::filesystem::path& file) {
+  const hdf5::Scope scope;
+  return std::filesystem::is_regular_file(file) && H5Fis_hdf5(file.c_str()) > 0;
+}
+
 std::vector<std::pair<std::string, std::string>> read_file_attributes(
     const std::filesystem::path& file) {
   const hdf5::Scope scope;

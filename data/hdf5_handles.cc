@@ -4,6 +4,8 @@
 
 namespace trireme::hdf5 {
 namespace {
+constexpr std::string_view kLibraryInfo = H5_VERS_INFO;  // "HDF5 library version: 1.10.8"
+
 std::recursive_mutex& library_mutex() {
   static std::recursive_mutex mutex;  // HDF5's own state is the process's.
   return mutex;
@@ -28,11 +30,19 @@ std::string last_error() {
   return text.empty() ? "no reason given" : text;
 }
 
+std::string remedy_of(std::string_view reason) {
+  if (reason.find("version") == reason.npos)
+    return "Check that the file is whole (h5ls, `trireme inspect --verify`)";
+  return "If the file is whole, it is in a format newer than this program's HDF5, " +
+         std::string(kLibraryInfo.substr(kLibraryInfo.rfind(' ') + 1)) +
+         ": write it again with h5py.File(..., libver=(\"earliest\", \"v110\"))";
+}
+
 void throw_error(std::string_view doing, std::source_location where) {
   std::string_view file = where.file_name();
   if (const size_t slash = file.rfind("data/"); slash != file.npos) file.remove_prefix(slash);
   throw InputError("HDF5 could not " + std::string(doing) + ": " + last_error() +
-                   ". Check that the file is whole (h5ls, `trireme inspect --verify`); " +
-                   "raised in " + std::string(file) + ":" + std::to_string(where.line()) + ".");
+                   ". " + remedy_of(last_error()) + "; raised in " + std::string(file) + ":" +
+                   std::to_string(where.line()) + ".");
 }
 }  // namespace trireme::hdf5

@@ -46,6 +46,10 @@ class Scope {
 // What the last failed call of this thread says at its innermost point, or "no reason given".
 [[nodiscard]] std::string last_error();
 
+// What to do about a file of which HDF5 says `reason`. A version unknown to it is that of a newer
+// library: h5py with libver="latest" writes such files.
+[[nodiscard]] std::string remedy_of(std::string_view reason);
+
 [[noreturn]] void throw_error(std::string_view doing, std::source_location where);
 
 // Returns `result` unless it is negative, HDF5's sign of failure; then throws InputError "could not

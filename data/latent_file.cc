@@ -121,8 +121,9 @@ void LatentFile::open_file() {
     const std::string why = hdf5::last_error();
     throw InputError(
         "the dataset file \"" + path().string() + "\" cannot be opened as HDF5: " + why +
-        (why.find("truncated") != why.npos
-             ? ". It is truncated; copy or make it again."
+        (why.find("truncated") != why.npos ? ". It is truncated; copy or make it again."
+         : why.find("version") != why.npos
+             ? ". " + hdf5::remedy_of(why) + "."
              : ". Check that this is a latent file, whole, made by `trireme pack` or h5py."));
   }
   file_ = hdf5::FileHandle(id);
@@ -305,16 +306,17 @@ void LatentFile::check_captions(const LatentBucket& bucket) const {
 void LatentFile::check_caption_row(const LatentBucket& bucket, int64_t row,
                                    std::span<const int64_t> indices) const {
   const int64_t num_rows = num_text_rows();
+  const bool knows_padding = bucket.caption_index->type().signedness == Signedness::kSigned;
   bool ended = false;
   for (const int64_t index : indices) {
     const std::string where =
         bucket.caption_index->describe() + ", row " + std::to_string(row) + ": ";
-    if (index == -1) {
+    if (index == -1 && knows_padding) {
       ended = true;
     } else if (ended) {
       throw InputError(where + "a caption follows -1, which is padding and comes last." +
                        std::string(kSee));
-    } else if (index < -1 || (num_rows > 0 && index >= num_rows)) {
+    } else if (index < 0 || (num_rows > 0 && index >= num_rows)) {
       throw InputError(where + "caption " + std::to_string(index) + " is outside the " +
                        std::to_string(num_rows) + " rows under /text." + std::string(kSee));
     }

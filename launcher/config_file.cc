@@ -147,8 +147,9 @@ ConfigValue convert(const ConfigKey& key, const toml::node& node) {
   if (word != nullptr && !key.choices.empty() &&
       std::ranges::find(key.choices, *word) == key.choices.end()) {
     const std::string nearest = nearest_word(*word, key.choices);
-    throw UsageError(name + " is \"" + *word + "\", but must be one of " + joined(key.choices) +
-                     (nearest.empty() ? "" : "; did you mean \"" + nearest + "\"?"));
+    throw UsageError(name + " is \"" + *word + "\"" +
+                     (nearest.empty() ? "" : " (did you mean \"" + nearest + "\"?)") +
+                     ", but must be one of " + joined(key.choices));
   }
   return *value;
 }

@@ -1,8 +1,10 @@
 #include "launcher/inspect.h"
 
+#include <algorithm>
 #include <string>
 
 #include "core/error.h"
+#include "data/file_attributes.h"
 #include "launcher/config_file.h"
 #include "trainer/adapters/lora.h"
 
@@ -12,17 +14,30 @@ namespace fs = std::filesystem;
 
 enum class PathKind { kDataset, kWeights, kModelFolder, kAdapter, kCheckpoint, kRun, kConfig };
 
+// A diffusers folder as train takes it: the network in a folder of its own, with or without more.
+bool holds_model_part(const fs::path& folder) {
+  return std::ranges::any_of(fs::directory_iterator(folder), [](const fs::directory_entry& entry) {
+    return fs::exists(entry.path() / "config.json");
+  });
+}
+
 PathKind kind_of_folder(const fs::path& folder) {
   if (fs::exists(folder / "manifest.json")) return PathKind::kCheckpoint;
+  if (fs::exists(folder / "state.json")) {
+    throw InputError("the checkpoint " + folder.string() +
+                     " has no manifest.json: it is not whole. Use another one of the run.");
+  }
   if (fs::exists(folder / "model_index.json") || fs::exists(folder / "config.json")) {
     return PathKind::kModelFolder;
   }
   if (fs::exists(folder / kLoraWeightsFile)) return PathKind::kAdapter;
   if (fs::exists(folder / "config.toml")) return PathKind::kRun;
+  if (holds_model_part(folder)) return PathKind::kModelFolder;
   throw InputError(
       "the folder " + folder.string() +
-      " holds nothing that is known: a diffusers folder has model_index.json or config.json, a "
-      "checkpoint manifest.json, a run config.toml. Name one of these, or a file.");
+      " holds nothing that is known: a diffusers folder has model_index.json, or config.json in it "
+      "or in a folder of it, a checkpoint manifest.json, a run config.toml. Name one of these, or a "
+      "file.");
 }
 
 PathKind kind_of(const fs::path& path) {
@@ -37,7 +52,7 @@ PathKind kind_of(const fs::path& path) {
   if (extension == ".safetensors" || name.ends_with(".safetensors.index.json"))
     return PathKind::kWeights;
   if (extension == ".toml") return PathKind::kConfig;
-  if (extension == ".h5" || extension == ".hdf5") return PathKind::kDataset;
+  if (extension == ".h5" || extension == ".hdf5" || is_hdf5_file(path)) return PathKind::kDataset;
   throw InputError(
       "it is not known what " + path.string() +
       " is. Datasets end with .h5 or .hdf5, weights with .safetensors, configurations with .toml.");

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -163,6 +164,17 @@ void inspect_model_folder(const fs::path& folder, InspectDepth depth, ReportTabl
   load_part(folder, class_name);
   table.row("verified", "every tensor was read; all values are finite");
 }
+// Without a model_index.json, as `export` leaves a lone network: every folder that holds a model.
+void inspect_parts(const fs::path& folder, InspectDepth depth, ReportTable& table) {
+  std::set<fs::path> parts;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (fs::exists(entry.path() / "config.json")) parts.insert(entry.path());
+  }
+  for (const auto& part : parts) {
+    table.heading(part.filename().string());
+    inspect_model_folder(part, depth, table);
+  }
+}
 }  // namespace
 
 void inspect_weights(const fs::path& file, InspectDepth depth, ReportTable& table) {
@@ -190,8 +202,9 @@ void inspect_weights(const fs::path& file, InspectDepth depth, ReportTable& tabl
 
 void inspect_diffusers_folder(const fs::path& folder, InspectDepth depth, ReportTable& table) {
   if (!fs::exists(folder / "model_index.json")) {
-    table.heading("model folder " + folder.string());
-    inspect_model_folder(folder, depth, table);
+    const bool is_one_model = fs::exists(folder / "config.json");
+    table.heading((is_one_model ? "model folder " : "diffusers folder ") + folder.string());
+    is_one_model ? inspect_model_folder(folder, depth, table) : inspect_parts(folder, depth, table);
     return;
   }
   const nlohmann::json index = read_json_object(folder / "model_index.json", "model index");

@@ -6,7 +6,6 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
-#include <span>
 #include <string>
 #include <vector>
 
@@ -14,6 +13,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "data/latent_check.h"
 #include "launcher/check_advice.h"
 #include "launcher/check_cost.h"
 #include "launcher/command_line.h"
@@ -60,26 +60,6 @@ void check_run_dir(const Config& config) {
   throw UsageError("the folder " + wanted.string() +
                    " holds a run of another configuration: " + keys +
                    ". Set these back, choose another --run-dir, or start over with --fresh.");
-}
-
-// Reads latents as training would: checksums, finite values. Returns how many.
-int64_t check_latents(const LatentDataset& dataset) {
-  const int64_t total = dataset.num_samples();
-  const int64_t count = std::min(total, kNumLatentsChecked);
-  std::vector<float> latent;
-  std::vector<float> normals;
-  for (const ShapeClass& shape_class : dataset.classes()) {
-    latent.resize(static_cast<size_t>(shape_class.shape.num_elements()));
-    normals.assign(latent.size(), 0.0F);
-    for (const auto& range : shape_class.ranges) {
-      const int64_t stride = std::max<int64_t>(total / count, 1);
-      for (int64_t i = range.first; i < range.first + range.count; i += stride) {
-        const bool moments = dataset.is_moments(i);
-        dataset.read_latent(i, moments ? normals : std::span<const float>(), latent);
-      }
-    }
-  }
-  return count;
 }
 
 struct ParameterCount {
@@ -202,9 +182,9 @@ int run_check(const CheckArguments& arguments) {
   check_run_dir(config);
   const Session session = open_session(config, "cpu");
   const RunFacts facts = facts_of(session, arguments.ranks);
-  const int64_t num_checked = check_latents(*session.dataset);
-  if (session.validation_files) (void)check_latents(*session.validation_files);
-  if (session.prior) (void)check_latents(*session.prior);
+  const int64_t num_checked = check_latents(*session.dataset, kNumLatentsChecked);
+  if (session.validation_files) (void)check_latents(*session.validation_files, kNumLatentsChecked);
+  if (session.prior) (void)check_latents(*session.prior, kNumLatentsChecked);
 
   ReportTable table;
   table.heading("data");

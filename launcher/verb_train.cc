@@ -12,6 +12,7 @@
 #include "core/log.h"
 #include "core/sha256.h"
 #include "core/stop_signal.h"
+#include "data/latent_check.h"
 #include "dist/mpi_environment.h"
 #include "launcher/command_line.h"
 #include "launcher/config_file.h"
@@ -95,6 +96,17 @@ void compare_configurations(MpiEnvironment& mpi, const Config& config) {
   }
 }
 
+// What is wrong with a small dataset is known before the first step; of a large one training itself
+// finds what this passes over. Each rank reads its share.
+void check_some_latents(const MpiEnvironment& mpi, const Session& session) {
+  constexpr int64_t kMost = 2048;
+  const LatentCheckShare share{.part = mpi.rank(), .num_parts = mpi.world_size()};
+  for (const auto* dataset :
+       {session.dataset.get(), session.validation_files.get(), session.prior.get()}) {
+    if (dataset != nullptr) (void)check_latents(*dataset, kMost, share);
+  }
+}
+
 // Rank 0 notes how a start ended; a code that some ranks only have ends the process elsewhere.
 void note_end(const RunDirectory* run, ExitCode code) noexcept {
   try {
@@ -142,6 +154,7 @@ ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments, StopSignal&
   mpi.run_on_all_ranks([&] {
     session = open_session(config, device);
     (void)plan_run(config, mpi.world_size(), session->num_training());
+    check_some_latents(mpi, *session);
   });
   // Last: --fresh removes an earlier run only once all else is known to be right.
   std::unique_ptr<RunDirectory> run;  // Rank 0; outlives the trainer.

@@ -51,12 +51,8 @@ void check_data_fits(const LatentDataset& dataset, const DiffusionModel& model, 
     }
   }
   if (model.cross_attention_dim() > 0) {
+    dataset.require_text();
     const auto text = dataset.text();
-    if (!text) {
-      throw InputError(
-          key + ": the model has cross-attention, but the file has no /text/prompt_embeds (" +
-          dataset.describe(0) + "). Pack the pictures with captions.");
-    }
     if (text->width != model.cross_attention_dim()) {
       throw InputError(key + ": the text embeddings are " + std::to_string(text->width) +
                        " wide, but the model's cross_attention_dim is " +

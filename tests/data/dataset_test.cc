@@ -141,6 +141,8 @@ with bad('caption_low') as f:
     f['latents'] = ramp(3, (1, 2, 2)); f['caption_index'] = [0, 1, -2]; f['text/prompt_embeds'] = text
 with bad('caption_padding') as f:
     f['latents'] = ramp(1, (1, 2, 2)); f['caption_index'] = [[1, -1, 2]]; f['text/prompt_embeds'] = text
+with bad('caption_unsigned') as f:
+    f['latents'] = ramp(1, (1, 2, 2)); f['caption_index'] = np.array([2**64 - 1], 'u8'); f['text/prompt_embeds'] = text
 with bad('caption_float') as f: f['latents'] = ramp(1, (1, 2, 2)); f['caption_index'] = [0.5]
 with bad('caption_rows') as f: f['latents'] = ramp(2, (1, 2, 2)); f['caption_index'] = [0]
 with bad('labels') as f: f['latents'] = ramp(2, (1, 2, 2)); f['labels'] = [1.0, 2.0]
@@ -168,6 +170,8 @@ with create('fixed.h5', format=np.bytes_('trireme-latents')) as f:
     f['text/captions'] = np.array([b'', b'a', b'b', b'c'])
     f['ids'] = np.array([b'a.png', b'b.png', b'c.png', b'd.png'])
     f.create_dataset('b/latents', data=ramp(5, (2, 2, 3)), chunks=(2, 2, 2, 3), compression='gzip')
+data = bytearray(open('fixed.h5', 'rb').read()); data[8] = 99  # The superblock's version.
+open('bad_newer.h5', 'wb').write(data)
 open('bad_truncated.h5', 'wb').write(open('large.h5', 'rb').read()[:150000])
 open('bad_text_file.h5', 'w').write('no HDF5 at all')
 open('bad_nothing.h5', 'w').close()
@@ -351,6 +355,7 @@ TEST_F(DatasetTest, ValuesThatAreNotFiniteNameFileBucketAndRow) {
 TEST_F(DatasetTest, RefusesDamagedAndForeignFiles) {
   expect_refusal("bad_absent", {"bad_absent.h5"});
   expect_refusal("bad_truncated", {"bad_truncated.h5", "truncated"});
+  expect_refusal("bad_newer", {"bad_newer.h5", "superblock version", "newer", "libver"});
   expect_refusal("bad_text_file", {"bad_text_file.h5", "HDF5"});
   expect_refusal("bad_nothing", {"bad_nothing.h5"});
   expect_refusal("bad_no_format", {"lacks the root attribute \"format\""});
@@ -390,6 +395,7 @@ TEST_F(DatasetTest, RefusesCompanionsThatDoNotFit) {
   expect_refusal("bad_caption_high", {"row 1", "caption 4", "4 rows"});
   expect_refusal("bad_caption_low", {"row 2", "caption -2"});
   expect_refusal("bad_caption_padding", {"follows -1"});
+  expect_refusal("bad_caption_unsigned", {"row 0", "outside"});
   expect_refusal("bad_caption_float", {"integers"});
   expect_refusal("bad_caption_rows", {"as many rows as latents, 2"});
   expect_refusal("bad_labels", {"/labels"});

@@ -156,6 +156,11 @@ CASES = {
     "dataset_empty": (3, ["train.h5"], lambda f: (f / "train.h5").write_bytes(b"")),
     "dataset_is_text": (3, ["train.h5"], lambda f: (f / "train.h5").write_text("not HDF5\n" * 99)),
     "nan_in_latents": (3, ["train.h5", "7"], nan_in_latents),
+    "nan_in_a_sample_that_no_step_draws": (3, ["train.h5", "391"], lambda f: write_dataset(
+        f / "train.h5", np.pad(np.full((1, CHANNELS, SIZE, SIZE), np.nan, np.float16), [(391, 8), (0, 0), (0, 0), (0, 0)]))),
+    "no_text_in_the_second_file": (3, ["b.h5", "prompt_embeds"], lambda f: (
+        write_dataset(f / "b.h5", with_text=False),
+        edit(f / "config.toml", '["train.h5"]', '["train.h5", "b.h5"]'))),
     "wrong_channels": (3, ["train.h5", "channels"], lambda f: write_dataset(
         f / "train.h5", np.ones((12, 3, SIZE, SIZE), np.float16))),
     "latents_of_three_dimensions": (3, ["train.h5", "latents"], lambda f: write_dataset(

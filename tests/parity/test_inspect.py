@@ -71,6 +71,12 @@ def test_dataset(tmp_path):
     assert inspect(file, "--verify").returncode == 0
 
 
+def test_a_dataset_of_any_name(tmp_path):
+    write_dataset(tmp_path / "latents.data")
+    done = inspect(tmp_path / "latents.data")
+    assert done.returncode == 0 and "25" in done.stdout, done.stderr
+
+
 def test_verify_finds_a_changed_byte_of_a_latent(tmp_path):
     file = tmp_path / "a.h5"
     write_dataset(file)
@@ -155,6 +161,19 @@ def test_run_and_checkpoint(run):
         assert words in done.stdout, done.stdout
 
 
+def test_a_network_in_a_folder_of_its_own(run, tmp_path):
+    """What train takes as weights and `export --format diffusers` writes, without a model_index.json."""
+    folder = tmp_path / "exported"
+    done = subprocess.run([TRIREME, "export", run / "run", "--format", "diffusers", "--out", folder], cwd=run,
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not (folder / "model_index.json").exists()
+    done = inspect(folder, "--verify")
+    assert done.returncode == 0, done.stderr
+    for words in ["unet", "UNet2DConditionModel", "every tensor was read"]:
+        assert words in done.stdout, done.stdout
+
+
 def test_verify_finds_a_changed_byte_of_a_checkpoint(run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run / "run", folder, symlinks=True)
@@ -164,6 +183,8 @@ def test_verify_finds_a_changed_byte_of_a_checkpoint(run, tmp_path):
     expect_wrong(inspect(folder, "--verify"), "diffusion_pytorch_model.safetensors")
     expect_wrong(inspect(folder / "checkpoints/step-00000002", "--verify"),
                  "diffusion_pytorch_model.safetensors")
+    (folder / "checkpoints/step-00000002/manifest.json").unlink()
+    expect_wrong(inspect(folder / "checkpoints/step-00000002"), "manifest.json", "not whole")
 
 
 def order(folder, *arguments):
