@@ -4,6 +4,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/filesystem_error.h"
 #include "core/log.h"
 #include "dist/mpi_environment.h"
 #include "dist/mpi_environment_impl.h"
@@ -35,6 +36,9 @@ Outcome describe(std::exception_ptr error) {
     outcome.message = own.what();
   } catch (const std::bad_alloc&) {
     outcome.message = "Memory is exhausted. Use a smaller batch.micro or more ranks on more hosts.";
+  } catch (const std::filesystem::filesystem_error& file) {
+    outcome.code = static_cast<int>(ExitCode::kInput);
+    outcome.message = message_of(file);
   } catch (const std::exception& other) {
     outcome.message = other.what();
     outcome.is_leaf = false;

@@ -10,6 +10,7 @@
 #include <CLI/CLI.hpp>
 
 #include "core/error.h"
+#include "core/filesystem_error.h"
 #include "core/log.h"
 #include "dist/mpi_environment.h"
 
@@ -135,6 +136,9 @@ int run_reporting_errors(const std::function<int()>& action) noexcept {
         "out of memory. Use a smaller batch.micro (and more accumulation), fewer ranks on this "
         "node, or a machine "
         "with more memory.");
+  } catch (const std::filesystem::filesystem_error& error) {
+    print_error(message_of(error));
+    return static_cast<int>(ExitCode::kInput);
   } catch (const std::exception& error) {
     print_error(std::string("unexpected: ") + error.what());
   } catch (...) {

@@ -16,9 +16,11 @@ enum class PathKind { kDataset, kWeights, kModelFolder, kAdapter, kCheckpoint, k
 
 // A diffusers folder as train takes it: the network in a folder of its own, with or without more.
 bool holds_model_part(const fs::path& folder) {
-  return std::ranges::any_of(fs::directory_iterator(folder), [](const fs::directory_entry& entry) {
-    return fs::exists(entry.path() / "config.json");
-  });
+  std::error_code error;  // A folder that cannot be listed holds nothing.
+  return std::ranges::any_of(fs::directory_iterator(folder, error),
+                             [&error](const fs::directory_entry& entry) {
+                               return fs::exists(entry.path() / "config.json", error);
+                             });
 }
 
 PathKind kind_of_folder(const fs::path& folder) {

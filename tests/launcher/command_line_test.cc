@@ -1,8 +1,10 @@
 #include "launcher/command_line.h"
 
+#include <filesystem>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -101,6 +103,15 @@ TEST_F(CommandLineTest, ErrorsReturnTheirCodeInOneParagraph) {
 TEST_F(CommandLineTest, AnErrorOfAnotherRankIsSilent) {
   EXPECT_EQ(run([]() -> int { throw PeerFailedError(ExitCode::kInput); }), 3);
   EXPECT_EQ(errors_, "");
+}
+
+TEST_F(CommandLineTest, AnUnguardedFileSystemCallIsAnInputError) {
+  const auto fail = []() -> int {
+    throw std::filesystem::filesystem_error("status", "locked/run",
+                                            std::make_error_code(std::errc::permission_denied));
+  };
+  EXPECT_EQ(run(fail), 3);
+  EXPECT_THAT(errors_, testing::StartsWith("error: locked/run: Permission denied. See that"));
 }
 
 TEST_F(CommandLineTest, UnexpectedErrorsLoseTheirStackTrace) {
