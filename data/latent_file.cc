@@ -14,6 +14,7 @@ namespace trireme {
 namespace {
 using hdf5::check_h5;
 using hdf5::ElementKind;
+using hdf5::Signedness;
 using hdf5::StoredArray;
 
 constexpr int kMaxDepth = 32;
