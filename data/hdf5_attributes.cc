@@ -1,12 +1,11 @@
 #include "data/hdf5_attributes.h"
 
 #include <algorithm>
-#include <array>
-#include <cstdio>
 #include <cstring>
 #include <string_view>
 
 #include "core/error.h"
+#include "core/formatted.h"
 
 namespace trireme::hdf5 {
 namespace {
@@ -114,9 +113,7 @@ std::vector<std::pair<std::string, std::string>> list_attributes(hid_t object) {
     if (H5Tget_class(open.type.get()) == H5T_STRING) {
       result.emplace_back(name, read_string(open));
     } else if (is_number(open.type.get())) {
-      std::array<char, 32> text = {};
-      std::snprintf(text.data(), text.size(), "%.9g", read_number(open));
-      result.emplace_back(name, text.data());
+      result.emplace_back(name, formatted("%.9g", read_number(open)));
     }
   }
   return result;

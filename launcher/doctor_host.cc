@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <sys/statvfs.h>
 
+#include "core/formatted.h"
 #include "data/hdf5_facts.h"
 #include "dist/mpi_facts.h"
 #include "launcher/command_output.h"
@@ -15,11 +16,7 @@ namespace trireme {
 namespace {
 std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
 
-std::string gib(double bytes) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f GiB", bytes / (1 << 30));
-  return text;
-}
+std::string gib(double bytes) { return formatted("%.1f GiB", bytes / (1 << 30)); }
 
 std::vector<int> numbers_of(const std::string& version) {
   std::vector<int> numbers;
@@ -130,7 +127,7 @@ Findings limits(const Machine& machine) {
   getrlimit(RLIMIT_MEMLOCK, &locked);
   constexpr rlim_t kFewFiles = 1024;
   constexpr rlim_t kLittleLocked = rlim_t{64} << 20;
-  struct statvfs shm {};
+  struct statvfs shm{};
   const bool has_shm = statvfs("/dev/shm", &shm) == 0;
   const double shm_bytes =
       has_shm ? static_cast<double>(shm.f_bavail) * static_cast<double>(shm.f_frsize) : 0;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "core/formatted.h"
 #include "dist/mpi_environment.h"
 #include "dist/mpi_facts.h"
 #include "launcher/doctor.h"
@@ -27,9 +28,7 @@ double seconds_since(Clock::time_point start) {
 }
 
 std::string text_of(double value, const char* unit) {
-  char text[48];
-  std::snprintf(text, sizeof text, "%.*f %s", value < 10 ? 2 : 0, value, unit);
-  return text;
+  return formatted("%.*f %s", value < 10 ? 2 : 0, value, unit);
 }
 
 Finding thread_level() {

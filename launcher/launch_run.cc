@@ -8,6 +8,7 @@
 
 #include <unistd.h>
 
+#include "core/formatted.h"
 #include "core/log.h"
 #include "launcher/child_process.h"
 #include "launcher/provenance.h"
@@ -35,9 +36,7 @@ RankOutput::Options output_options(const LaunchPlan& plan, const LaunchRunOption
 
 std::string new_launch_id() {
   std::random_device device;
-  char text[20];
-  std::snprintf(text, sizeof text, "%08x%08x", device(), device());
-  return text;
+  return formatted("%08x%08x", device(), device());
 }
 
 struct Attempt {

@@ -1,10 +1,10 @@
 #include "launcher/rank_output.h"
 
 #include <charconv>
-#include <cstdio>
 #include <utility>
 
 #include "core/error.h"
+#include "core/formatted.h"
 
 namespace trireme {
 namespace {
@@ -180,9 +180,7 @@ void RankOutput::finish() {
 std::ofstream& RankOutput::file_of(int rank) {
   const auto [entry, is_new] = files_.try_emplace(rank);
   if (is_new) {
-    char name[32];
-    std::snprintf(name, sizeof name, "rank-%05d.log", rank);
-    entry->second.open(options_.folder / name, std::ios::app);
+    entry->second.open(options_.folder / formatted("rank-%05d.log", rank), std::ios::app);
   }
   return entry->second;
 }

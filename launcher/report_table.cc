@@ -3,7 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstdio>
+
+#include "core/formatted.h"
 
 namespace trireme {
 namespace {
@@ -58,16 +59,10 @@ std::string format_bytes(uint64_t num_bytes) {
     value /= 1024.0;
     ++unit;
   }
-  std::array<char, 32> text = {};
-  std::snprintf(text.data(), text.size(), unit == 0 ? "%.0f %s" : "%.1f %s", value, kUnits[unit]);
-  return text.data();
+  return formatted(unit == 0 ? "%.0f %s" : "%.1f %s", value, kUnits[unit]);
 }
 
-std::string format_number(double value) {
-  std::array<char, 32> text = {};
-  std::snprintf(text.data(), text.size(), "%.6g", value);
-  return text.data();
-}
+std::string format_number(double value) { return formatted("%.6g", value); }
 
 std::string format_duration(double seconds) {
   constexpr double kMinute = 60.0;

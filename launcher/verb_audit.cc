@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/formatted.h"
 #include "core/log.h"
 #include "dist/mpi_environment.h"
 #include "launcher/config_file.h"
@@ -62,8 +63,7 @@ Record read_record(const fs::path& run) {
 // The checkpoint of step `from`; nothing for the start of the run.
 std::optional<fs::path> checkpoint_at(const fs::path& run, int64_t from) {
   if (from == 0) return std::nullopt;
-  char name[32];
-  std::snprintf(name, sizeof name, "step-%08lld", static_cast<long long>(from));
+  const std::string name = formatted("step-%08lld", static_cast<long long>(from));
   if (fs::exists(run / "checkpoints" / name)) return run / "checkpoints" / name;
   std::vector<std::string> present;
   std::error_code ignored;

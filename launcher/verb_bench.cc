@@ -19,6 +19,7 @@
 #include "bench/workload.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "core/formatted.h"
 #include "core/log.h"
 #include "dist/mpi_environment.h"
 #include "launcher/launch_plan.h"
@@ -65,26 +66,14 @@ std::string load_average() {
 }
 
 std::string time_text(double seconds) {
-  char text[32];
   const double size = std::abs(seconds);
-  if (size >= 1.0) {
-    std::snprintf(text, sizeof text, "%.3g s", seconds);
-  } else if (size >= 1e-3) {
-    std::snprintf(text, sizeof text, "%.3g ms", seconds * 1e3);
-  } else {
-    std::snprintf(text, sizeof text, "%.3g us", seconds * 1e6);
-  }
-  return text;
+  if (size >= 1.0) return formatted("%.3g s", seconds);
+  if (size >= 1e-3) return formatted("%.3g ms", seconds * 1e3);
+  return formatted("%.3g us", seconds * 1e6);
 }
 
 std::string rate_text(double rate) {
-  char text[32];
-  if (rate >= 1e6) {
-    std::snprintf(text, sizeof text, "%.3g M/s", rate / 1e6);
-  } else {
-    std::snprintf(text, sizeof text, "%.3g k/s", rate / 1e3);
-  }
-  return text;
+  return rate >= 1e6 ? formatted("%.3g M/s", rate / 1e6) : formatted("%.3g k/s", rate / 1e3);
 }
 
 std::string value_text(const bench::Interval& seconds, bench::Unit unit) {
@@ -118,13 +107,11 @@ void print_result(const bench::Result& result) {
   }
   print_row("trireme", value_text(result.ours, comparison.unit), "", target);
   for (const auto& [peer, seconds, ratio] : result.peers) {
-    char ratio_text[64];
-    std::snprintf(ratio_text, sizeof ratio_text, "%.3f [%.3f, %.3f]", ratio.median, ratio.low,
-                  ratio.high);
-    char limit[32] = "";
-    if (peer.target > 0) std::snprintf(limit, sizeof limit, "<= %.3f", peer.target);
-    print_row(peer.label, value_text(seconds, comparison.unit), ratio_text,
-              peer.target > 0 ? verdict(ratio.median, peer.target, limit) : "");
+    print_row(peer.label, value_text(seconds, comparison.unit),
+              formatted("%.3f [%.3f, %.3f]", ratio.median, ratio.low, ratio.high),
+              peer.target > 0
+                  ? verdict(ratio.median, peer.target, formatted("<= %.3f", peer.target))
+                  : "");
   }
   std::fflush(stdout);
 }

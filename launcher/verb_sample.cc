@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -12,6 +11,7 @@
 #include <CLI/CLI.hpp>
 
 #include "core/error.h"
+#include "core/formatted.h"
 #include "core/log.h"
 #include "dist/mpi_environment.h"
 #include "launcher/checkpoint_arguments.h"
@@ -124,9 +124,7 @@ void write_samples(const Session& session, const SamplePrompts& prompts,
   ReportTable table;
   table.heading(places.grid.string());
   for (size_t i = 0; i < images.size(); ++i) {
-    std::array<char, 32> name{};
-    std::snprintf(name.data(), name.size(), "%05zu.png", i);
-    const fs::path file = places.folder / name.data();
+    const fs::path file = places.folder / formatted("%05zu.png", i);
     write_png(file, images[i], describe_sample(session, prompts, static_cast<int64_t>(i)));
     table.row(file.string(), one_line(prompts.captions[i]));
   }

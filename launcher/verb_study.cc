@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/formatted.h"
 #include "launcher/report_table.h"
 #include "launcher/study_verb.h"
 #include "launcher/verbs.h"
@@ -32,8 +33,7 @@ void print_fit(const Points& points, const TradeoffFit& fit) {
   for (const auto& batch : points.batches) {
     const double mean = mean_of(batch.samples);
     const double fitted = fit.curve.samples_at(batch.batch);
-    char miss[32];
-    std::snprintf(miss, sizeof(miss), "%+.1f %%", 100.0 * (fitted / mean - 1.0));
+    const std::string miss = formatted("%+.1f %%", 100.0 * (fitted / mean - 1.0));
     table.row("batch " + format_rounded(batch.batch),
               format_rounded(mean) + " samples, " + format_rounded(mean / batch.batch) +
                   " steps, mean of " +

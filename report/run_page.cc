@@ -7,6 +7,7 @@
 #include <set>
 #include <system_error>
 
+#include "core/formatted.h"
 #include "report/html_page.h"
 #include "report/run_charts.h"
 #include "report/ticks.h"
@@ -151,9 +152,7 @@ void add_times(const RunRecord& run, HtmlPage& page) {
     chart.parts.push_back(phase.name);
     bar.values.push_back(phase.mean);
     const double share = run.wall_seconds > 0 ? 100.0 * phase.mean / run.wall_seconds : 0.0;
-    char text[16];
-    std::snprintf(text, sizeof text, "%.1f %%", share);
-    HtmlTable::Row row{.cells = {{phase.name}, {text, Look::kNumber}}};
+    HtmlTable::Row row{.cells = {{phase.name}, {formatted("%.1f %%", share), Look::kNumber}}};
     for (const double seconds : {phase.min, phase.mean, phase.max})
       row.cells.push_back({format_seconds(seconds), Look::kNumber});
     table.rows.push_back(std::move(row));

@@ -2,16 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
+#include "core/formatted.h"
 #include "report/html_text.h"
 
 namespace trireme::internal {
 
 std::string coordinate(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.1f", std::clamp(value, -1e5, 1e5));
-  std::string result = text;
+  std::string result = formatted("%.1f", std::clamp(value, -1e5, 1e5));
   if (result.ends_with(".0")) result.resize(result.size() - 2);
   return result == "-0" ? "0" : result;
 }

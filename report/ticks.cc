@@ -4,8 +4,9 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <string_view>
+
+#include "core/formatted.h"
 
 namespace trireme {
 namespace {
@@ -113,43 +114,31 @@ AxisLayout lay_out_axis(const ChartAxis& axis, double low, double high, int num_
 std::string format_figure(double value) {
   if (!std::isfinite(value)) return std::isnan(value) ? "–" : (value > 0 ? "∞" : "−∞");
   const double size = std::abs(value);
-  char text[64];
-  if (size != 0 && (size < 1e-3 || size >= 1e7)) {
-    std::snprintf(text, sizeof text, "%.2e", value);
-    return tidy_exponent(text);
-  }
+  if (size != 0 && (size < 1e-3 || size >= 1e7)) return tidy_exponent(formatted("%.2e", value));
   if (size >= 1000) {
-    std::snprintf(text, sizeof text, "%.0f", value);
-    std::string digits = text;
+    std::string digits = formatted("%.0f", value);
     const size_t first = digits.front() == '-' ? 1 : 0;
     for (size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, ",");
     return digits;
   }
-  std::snprintf(text, sizeof text, "%.4g", value);
-  return text;
+  return formatted("%.4g", value);
 }
 
 std::string format_seconds(double seconds) {
   if (!std::isfinite(seconds)) return "–";
-  char text[64];
   const auto whole = static_cast<long long>(std::llround(std::min(seconds, 1e15)));
   if (seconds == 0) return "0 s";
-  if (seconds < 1e-3) {
-    std::snprintf(text, sizeof text, "%.3g µs", seconds * 1e6);
-  } else if (seconds < 1) {
-    std::snprintf(text, sizeof text, "%.3g ms", seconds * 1e3);
-  } else if (whole < 60) {
-    std::snprintf(text, sizeof text, "%.3g s", seconds);
-  } else if (whole < 3600) {
-    std::snprintf(text, sizeof text, whole % 60 == 0 ? "%lldm" : "%lldm %02llds", whole / 60,
-                  whole % 60);
-  } else if (whole < 86400) {
-    std::snprintf(text, sizeof text, whole / 60 % 60 == 0 ? "%lldh" : "%lldh %02lldm", whole / 3600,
-                  whole / 60 % 60);
-  } else {
-    std::snprintf(text, sizeof text, "%lldd %02lldh", whole / 86400, whole / 3600 % 24);
+  if (seconds < 1e-3) return formatted("%.3g µs", seconds * 1e6);
+  if (seconds < 1) return formatted("%.3g ms", seconds * 1e3);
+  if (whole < 60) return formatted("%.3g s", seconds);
+  if (whole < 3600) {
+    return formatted(whole % 60 == 0 ? "%lldm" : "%lldm %02llds", whole / 60, whole % 60);
   }
-  return text;
+  if (whole < 86400) {
+    return formatted(whole / 60 % 60 == 0 ? "%lldh" : "%lldh %02lldm", whole / 3600,
+                     whole / 60 % 60);
+  }
+  return formatted("%lldd %02lldh", whole / 86400, whole / 3600 % 24);
 }
 
 std::string format_value(double value, ChartAxis::Format format) {

@@ -1,9 +1,10 @@
 #include "study/fit_report.h"
 
 #include <cmath>
-#include <cstdio>
 
 #include <nlohmann/json.hpp>
+
+#include "core/formatted.h"
 
 namespace trireme {
 namespace {
@@ -20,23 +21,14 @@ ordered_json interval_to_json(const std::optional<Interval>& interval) {
   return ordered_json::array({number_or_null(interval->low), number_or_null(interval->high)});
 }
 
-std::string percent(double share) {
-  char text[32];
-  std::snprintf(text, sizeof(text), "%+.1f %%", 100.0 * share);
-  return text;
-}
+std::string percent(double share) { return formatted("%+.1f %%", 100.0 * share); }
 }  // namespace
 
 std::string format_rounded(double value) {
   if (!std::isfinite(value)) return value > 0.0 ? "unbounded" : "-unbounded";
-  char text[64];
-  if (std::abs(value) < 1000.0) {
-    std::snprintf(text, sizeof(text), "%.4g", value);
-    return text;
-  }
+  if (std::abs(value) < 1000.0) return formatted("%.4g", value);
   const double scale = std::pow(10.0, std::floor(std::log10(std::abs(value))) - 3.0);
-  std::snprintf(text, sizeof(text), "%.0f", std::round(value / scale) * scale);
-  std::string digits = text;
+  std::string digits = formatted("%.0f", std::round(value / scale) * scale);
   for (size_t at = digits.size(); at > 3 + (digits.front() == '-' ? 1U : 0U);) {
     at -= 3;
     digits.insert(at, ",");

@@ -1,7 +1,8 @@
 #include "trainer/divergence.h"
 
 #include <cmath>
-#include <cstdio>
+
+#include "core/formatted.h"
 
 namespace trireme {
 namespace {
@@ -11,9 +12,7 @@ constexpr double kDecay = 0.98;
 constexpr int64_t kUpdatesBefore = 20;
 
 std::string numbers(double loss, double grad_norm) {
-  char text[96];
-  std::snprintf(text, sizeof text, "loss %g, gradient norm %g", loss, grad_norm);
-  return text;
+  return formatted("loss %g, gradient norm %g", loss, grad_norm);
 }
 }  // namespace
 
@@ -39,10 +38,9 @@ DivergenceGuard::Verdict DivergenceGuard::judge(double loss, double grad_norm) {
   }
   reason_ = numbers(loss, grad_norm);
   if (is_high) {
-    char factor[32];
-    std::snprintf(factor, sizeof factor, "%g", options_.spike_factor);
-    reason_ += std::string(", more than divergence.spike_factor = ") + factor +
-               " times the average of the updates before";
+    reason_ += formatted(
+        ", more than divergence.spike_factor = %g times the average of the updates before",
+        options_.spike_factor);
   }
   if (options_.policy == DivergencePolicy::kStop) return Verdict::kStop;
   if (state_.skipped_in_a_row >= options_.max_skips) {

@@ -1,13 +1,12 @@
 #include "trainer/progress.h"
 
 #include <algorithm>
-#include <array>
 #include <chrono>
 #include <cstdint>
-#include <cstdio>
 #include <string>
 #include <utility>
 
+#include "core/formatted.h"
 #include "core/log.h"
 
 namespace trireme {
@@ -24,15 +23,15 @@ void Progress::report(int64_t done) {
   last_ = now;
   const double seconds = std::chrono::duration<double>(now - start_).count();
   const double rate = static_cast<double>(done) / std::max(seconds, 1e-3);
-  std::array<char, 160> line{};
-  std::snprintf(line.data(), line.size(), "%lld of %lld %s, %.1f/s, %.0f s left",
-                static_cast<long long>(done), static_cast<long long>(total_), what_.c_str(), rate,
+  const std::string line =
+      formatted("%lld of %lld %s, %.1f/s, %.0f s left", static_cast<long long>(done),
+                static_cast<long long>(total_), what_.c_str(), rate,
                 static_cast<double>(total_ - done) / std::max(rate, 1e-9));
   if (done < total_ && on_terminal) {
-    log::set_status(line.data());
+    log::set_status(line);
     return;
   }
   if (on_terminal) log::set_status("");
-  log::info(line.data());
+  log::info(line);
 }
 }  // namespace trireme

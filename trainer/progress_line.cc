@@ -2,20 +2,13 @@
 
 #include <algorithm>
 #include <array>
-#include <cstdio>
 #include <utility>
 
+#include "core/formatted.h"
 #include "trainer/time_report.h"
 
 namespace trireme {
 namespace {
-template <typename... Values>
-std::string formatted(const char* format, Values... values) {
-  std::array<char, 64> text{};
-  std::snprintf(text.data(), text.size(), format, values...);
-  return text.data();
-}
-
 std::string bar(double share, size_t width) {
   const auto filled = static_cast<size_t>(std::clamp(share, 0.0, 1.0) * static_cast<double>(width));
   std::string text = "[" + std::string(filled, '=') + std::string(width - filled, ' ') + "]";

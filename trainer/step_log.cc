@@ -1,11 +1,11 @@
 #include "trainer/step_log.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <limits>
 #include <system_error>
 
 #include "core/files.h"
+#include "core/formatted.h"
 #include "core/log.h"
 #include "trainer/progress_line.h"
 #include "trainer/reduce/checksum.h"
@@ -95,12 +95,10 @@ void StepLog::show_line(const StepResult& result, double epoch, double rate) {
   last_line_ = now;
   const double left =
       smoothed_.step_seconds * static_cast<double>(options_.num_steps - result.step);
-  char line[160];
-  std::snprintf(line, sizeof line, "%8lld  %8.5f  %9.4f  %9.3e  %6.2f  %8.1f  %7.1f  %7.1f  %9s",
+  say(formatted("%8lld  %8.5f  %9.4f  %9.3e  %6.2f  %8.1f  %7.1f  %7.1f  %9s",
                 static_cast<long long>(result.step), result.loss, result.grad_norm, result.lr,
                 epoch, rate, result.data_seconds * 1e3, result.comm_exposed_seconds * 1e3,
-                duration_text(left).c_str());
-  say(line);
+                duration_text(left).c_str()));
 }
 
 void StepLog::show_progress(const StepResult& result) {
@@ -149,10 +147,7 @@ void StepLog::evaluation(int64_t step, const EvalMetrics& metrics) {
   std::string message;
   const auto say = [&](const char* name, const char* format) {
     const auto value = find_metric(metrics, name);
-    if (!value) return;
-    char text[96];
-    std::snprintf(text, sizeof text, format, *value);
-    message += (message.empty() ? "" : ", ") + std::string(text);
+    if (value) message += (message.empty() ? "" : ", ") + formatted(format, *value);
   };
   say("val_loss", "validation loss %.5f");
   say("val_loss_ema", "with EMA %.5f");
@@ -162,9 +157,9 @@ void StepLog::evaluation(int64_t step, const EvalMetrics& metrics) {
   for (const char* score : {"fid", "kid", "clip_score", "latent_frechet"}) {
     say(score, (std::string(score) + " %.6g").c_str());
   }
-  char place[16];
-  std::snprintf(place, sizeof place, "%8lld  ", static_cast<long long>(step));
-  if (!message.empty()) log::info(place + message);
+  if (!message.empty()) {
+    log::info(formatted("%8lld  ", static_cast<long long>(step)) + message);
+  }
 }
 
 void StepLog::event(int64_t step, const std::string& what, const JsonLine& details) {

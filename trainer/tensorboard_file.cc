@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/formatted.h"
 #include "core/log.h"
 #include "trainer/protobuf_writer.h"
 
@@ -172,8 +173,7 @@ TensorboardFile::TensorboardFile(const fs::path& folder, int64_t keep_to,
     char host[256] = {};
     if (::gethostname(host, sizeof host - 1) != 0) host[0] = '\0';
     // Readers want this beginning; the rest tells runs apart.
-    char seconds[32];
-    std::snprintf(seconds, sizeof seconds, "%010lld", static_cast<long long>(now_seconds()));
+    const std::string seconds = formatted("%010lld", static_cast<long long>(now_seconds()));
     file_ = folder /
             (std::string(kNameStart) + seconds + "." + host + "." + std::to_string(::getpid()));
   }

@@ -1,9 +1,10 @@
 #include "trainer/time_report.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <numeric>
 #include <utility>
+
+#include "core/formatted.h"
 
 namespace trireme {
 namespace {
@@ -29,9 +30,7 @@ double median(std::vector<double> values) {
 }
 
 std::string percent(double share) {
-  char text[32];
-  std::snprintf(text, sizeof text, share < 0.095 ? "%.1f %%" : "%.0f %%", 100.0 * share);
-  return text;
+  return formatted(share < 0.095 ? "%.1f %%" : "%.0f %%", 100.0 * share);
 }
 
 // A remark with the share of the time that it is about.
@@ -58,14 +57,13 @@ void note_straggler(const TimeReport& report, std::vector<Remark>& remarks) {
       worst_excess = phase_excess;
     }
   }
-  char seconds[32];
-  std::snprintf(seconds, sizeof seconds, "%.3g", worst_excess);
   remarks.emplace_back(
       excess / report.wall_seconds,
       "rank " + std::to_string(index) + " on " + rank.host + " is " + percent(excess / typical) +
           " slower than the median rank, most of all in " +
-          std::string(kPhaseNames[static_cast<size_t>(worst)]) + " (" + seconds +
-          " s more), and the others wait for it: look for other jobs, a lower clock or a slower " +
+          std::string(kPhaseNames[static_cast<size_t>(worst)]) +
+          formatted(" (%.3g s more)", worst_excess) +
+          ", and the others wait for it: look for other jobs, a lower clock or a slower " +
           (worst == Phase::kData ? "disk" : "device") + " on that host");
 }
 
@@ -131,39 +129,28 @@ std::vector<std::string> advise(const TimeReport& report) {
 
 std::vector<std::string> time_table(const TimeReport& report) {
   std::vector<std::string> lines;
-  char line[160];
   const double rate = static_cast<double>(report.num_steps * report.global_batch) /
                       std::max(report.wall_seconds, 1e-9);
-  std::snprintf(line, sizeof line, "Where the time went: %lld steps in %s, %.1f images/s overall",
-                static_cast<long long>(report.num_steps),
-                duration_text(report.wall_seconds).c_str(), rate);
-  lines.emplace_back(line);
+  lines.push_back(formatted("Where the time went: %lld steps in %s, %.1f images/s overall",
+                            static_cast<long long>(report.num_steps),
+                            duration_text(report.wall_seconds).c_str(), rate));
   const bool is_alone = report.ranks.size() == 1;
   lines.emplace_back(is_alone ? "  seconds                    total    share"
                               : "  seconds by rank              min      mean       max    share");
   for (const auto& phase : summarize(report)) {
-    if (is_alone) {
-      std::snprintf(line, sizeof line, "  %-18s  %11.1f  %5.1f %%", phase.name.c_str(), phase.mean,
-                    100.0 * phase.share);
-    } else {
-      std::snprintf(line, sizeof line, "  %-18s  %10.1f%10.1f%10.1f  %5.1f %%", phase.name.c_str(),
-                    phase.min, phase.mean, phase.max, 100.0 * phase.share);
-    }
-    lines.emplace_back(line);
+    lines.push_back(is_alone
+                        ? formatted("  %-18s  %11.1f  %5.1f %%", phase.name.c_str(), phase.mean,
+                                    100.0 * phase.share)
+                        : formatted("  %-18s  %10.1f%10.1f%10.1f  %5.1f %%", phase.name.c_str(),
+                                    phase.min, phase.mean, phase.max, 100.0 * phase.share));
   }
   return lines;
 }
 
 std::string duration_text(double seconds) {
   const auto total = static_cast<long long>(std::clamp(seconds, 0.0, 1e12) + 0.5);
-  char text[48];
-  if (total >= 86400) {
-    std::snprintf(text, sizeof text, "%lldd%02lldh", total / 86400, total / 3600 % 24);
-  } else if (total >= 3600) {
-    std::snprintf(text, sizeof text, "%lldh%02lldm", total / 3600, total / 60 % 60);
-  } else {
-    std::snprintf(text, sizeof text, "%lldm%02llds", total / 60, total % 60);
-  }
-  return text;
+  if (total >= 86400) return formatted("%lldd%02lldh", total / 86400, total / 3600 % 24);
+  if (total >= 3600) return formatted("%lldh%02lldm", total / 3600, total / 60 % 60);
+  return formatted("%lldm%02llds", total / 60, total % 60);
 }
 }  // namespace trireme

@@ -1,9 +1,10 @@
 #include "trainer/trace_file.h"
 
 #include <algorithm>
-#include <cstdio>
 
 #include <nlohmann/json.hpp>
+
+#include "core/formatted.h"
 
 namespace trireme {
 namespace {
@@ -22,10 +23,8 @@ int64_t nanoseconds_since(std::chrono::steady_clock::time_point origin,
 }
 
 std::string microseconds(int64_t nanoseconds) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%lld.%03lld", static_cast<long long>(nanoseconds / 1000),
-                static_cast<long long>(nanoseconds % 1000));
-  return text;
+  return formatted("%lld.%03lld", static_cast<long long>(nanoseconds / 1000),
+                   static_cast<long long>(nanoseconds % 1000));
 }
 }  // namespace
 

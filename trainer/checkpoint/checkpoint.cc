@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <cstdio>
 #include <cstring>
 #include <functional>
 #include <span>
@@ -15,6 +14,7 @@
 
 #include "core/error.h"
 #include "core/files.h"
+#include "core/formatted.h"
 #include "core/log.h"
 #include "core/sha256.h"
 #include "trainer/checkpoint/manifest.h"
@@ -27,9 +27,7 @@ constexpr std::string_view kTemporary = ".tmp-";
 constexpr std::string_view kStep = "step-";
 
 std::string folder_name(int64_t step) {
-  char name[40];
-  std::snprintf(name, sizeof(name), "step-%08lld", static_cast<long long>(step));
-  return name;
+  return formatted("step-%08lld", static_cast<long long>(step));
 }
 
 // The step in "step-00000500", -1 for any other name.

@@ -1,12 +1,11 @@
 #include "trainer/evaluate/sample_grid.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <cstdio>
 #include <string>
 
 #include "core/error.h"
+#include "core/formatted.h"
 #include "core/log.h"
 #include "trainer/evaluate/sampling.h"
 
@@ -14,11 +13,7 @@ namespace trireme {
 namespace {
 constexpr int64_t kGap = 2;  // Pixels between pictures.
 
-std::string short_number(double value) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%g", value);
-  return text.data();
-}
+std::string short_number(double value) { return formatted("%g", value); }
 
 std::string sampler_name(const Session& session) {
   switch (resolve_sampler(session.config.sample.sampler, session.config.objective.prediction)) {

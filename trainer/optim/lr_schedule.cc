@@ -2,20 +2,16 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <numbers>
 
 #include "core/error.h"
+#include "core/formatted.h"
 
 namespace trireme {
 namespace {
 constexpr double kDefaultTimescale = 10000.0;  // Of inverse_sqrt without warm-up, as transformers'.
 
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%g", value);
-  return text;
-}
+std::string number(double value) { return formatted("%g", value); }
 
 // The multiple of the base rate after the warm-up. u: updates done before this one.
 double multiple(const LrScheduleOptions& schedule, double u, double num_steps) {

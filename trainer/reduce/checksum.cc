@@ -1,8 +1,8 @@
 #include "trainer/reduce/checksum.h"
 
 #include <bit>
-#include <cstdio>
 
+#include "core/formatted.h"
 #include "trainer/torch_api.h"
 
 // The loop below is worth vectorising at -O2 as well.
@@ -55,8 +55,6 @@ at::Tensor checksum_of(const std::vector<FlatBucket>& buckets, const std::vector
 }
 
 std::string checksum_text(uint64_t checksum) {
-  char text[17];
-  std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(checksum));
-  return text;
+  return formatted("%016llx", static_cast<unsigned long long>(checksum));
 }
 }  // namespace trireme

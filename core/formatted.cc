@@ -1,0 +1,19 @@
+#include "core/formatted.h"
+
+#include <cstdarg>
+#include <cstdio>
+
+namespace trireme {
+
+std::string formatted(const char* format, ...) {
+  std::va_list values;
+  va_start(values, format);
+  std::va_list again;
+  va_copy(again, values);
+  std::string text(static_cast<size_t>(std::vsnprintf(nullptr, 0, format, values)), '\0');
+  va_end(values);
+  std::vsnprintf(text.data(), text.size() + 1, format, again);
+  va_end(again);
+  return text;
+}
+}  // namespace trireme
