@@ -281,8 +281,7 @@ ChartSeries thin_out(const ChartSeries& series, size_t num_points) {
       extent.include(series.high.empty() ? series.y[i] : series.high[i], ChartAxis::Scale::kLinear);
     }
     const double nan = std::numeric_limits<double>::quiet_NaN();
-    thin.x.push_back(sum_x / static_cast<double>(last - first));
-    thin.y.push_back(num_finite > 0 ? sum_y / num_finite : nan);
+    thin.add(sum_x / static_cast<double>(last - first), num_finite > 0 ? sum_y / num_finite : nan);
     thin.low.push_back(extent.empty() ? nan : extent.low);
     thin.high.push_back(extent.empty() ? nan : extent.high);
   }

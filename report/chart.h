@@ -17,15 +17,20 @@ struct ChartColour {
 
 // x and y are of equal length. A y that is not finite breaks the line.
 struct ChartSeries {
-  std::string name;  // In the legend, with the last value; empty: not listed.
-  std::vector<double> x;
-  std::vector<double> y;
+  std::string name = {};  // In the legend, with the last value; empty: not listed.
+  std::vector<double> x = {};
+  std::vector<double> y = {};
   // Either empty, or as long as y: a band around the line, or whiskers on points.
   std::vector<double> low = {};
   std::vector<double> high = {};
   // kFaint: a thin line behind the others that does not stretch the axes.
   enum class Mark { kLine, kDashed, kFaint, kPoints, kLineAndPoints } mark = Mark::kLine;
   ChartColour colour = {};
+
+  void add(double at, double value) {
+    x.push_back(at);
+    y.push_back(value);
+  }
 };
 
 struct ChartAxis {
@@ -44,7 +49,7 @@ struct ChartRule {
 };
 
 struct Chart {
-  std::string title;
+  std::string title = {};
   std::string note = {};  // One sentence under the title: what is drawn, and how it was smoothed.
   ChartAxis x = {};
   ChartAxis y = {};
@@ -60,15 +65,15 @@ struct Chart {
 // Horizontal bars of stacked parts, say seconds by phase, one bar a rank count. Parts are equal in
 // number in all bars.
 struct BarChart {
-  std::string title;
+  std::string title = {};
   std::string note = {};
-  std::vector<std::string> parts;  // Names, in the order of stacking; colours by index.
+  std::vector<std::string> parts = {};  // Names, in the order of stacking; colours by index.
   struct Bar {
-    std::string name;
-    std::vector<double> values;  // One a part; not negative.
-    std::string total = {};      // Written at the end of the bar; empty: the sum.
+    std::string name = {};
+    std::vector<double> values = {};  // One a part; not negative.
+    std::string total = {};           // Written at the end of the bar; empty: the sum.
   };
-  std::vector<Bar> bars;
+  std::vector<Bar> bars = {};
   ChartAxis x = {};  // Linear; begins at 0.
 };
 [[nodiscard]] std::string render_bars(const BarChart& chart);

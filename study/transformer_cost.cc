@@ -97,6 +97,36 @@ void parallel_block(CostBuilder& build, const std::string& name, const Width& wi
   build.attention(name + ".attn", d, rows, rows);
   build.linear(name + ".proj_out", 5 * d, d, rows);
 }
+struct Channels {
+  int64_t in;
+  int64_t out;
+};
+
+Channels channels_of(ConfigReader& reader, int64_t in_channels) {
+  const int64_t in = reader.integer("in_channels", in_channels, 1, kMaxWidth);
+  return {in, reader.has("out_channels") ? reader.integer("out_channels", in, 1, kMaxWidth) : in};
+}
+
+// The tokens of the image, from patches of `patch_size` values each, and of the text.
+void embed_tokens(CostBuilder& build, ConfigReader& reader, const std::string& image,
+                  int64_t patch_size, const JointBlock& block) {
+  build.linear(image, patch_size, block.d, block.image);
+  build.reads_data();
+  build.linear("context_embedder", reader.integer("joint_attention_dim", 4096, 1, kMaxWidth),
+               block.d, block.text);
+  build.reads_data();
+}
+
+void text_embedding(CostBuilder& build, ConfigReader& reader, int64_t width, int64_t d) {
+  embedding(build, "time_text_embed.text_embedder",
+            reader.integer("pooled_projection_dim", width, 1, kMaxWidth), d);
+}
+
+// A modulated norm, and the projection to patches of `patch_size` values each.
+void output(CostBuilder& build, const JointBlock& block, int64_t patch_size) {
+  build.linear("norm_out.linear", block.d, 2 * block.d, 1);
+  build.linear("proj_out", block.d, patch_size, block.image);
+}
 }  // namespace
 
 std::vector<LayerCost> dit_layers(ConfigReader& reader, const InputShape& input) {
@@ -104,12 +134,10 @@ std::vector<LayerCost> dit_layers(ConfigReader& reader, const InputShape& input)
   CostBuilder build(layers);
   const int64_t d = width_of(reader, 16, 72).channels();
   const int64_t patch = reader.integer("patch_size", 2, 1, 64);
-  const int64_t in = reader.integer("in_channels", 4, 1, kMaxWidth);
-  const int64_t out =
-      reader.has("out_channels") ? reader.integer("out_channels", in, 1, kMaxWidth) : in;
+  const Channels channels = channels_of(reader, 4);
   const int64_t classes = reader.integer("num_embeds_ada_norm", 1000, 1, 1 << 20);
   const int64_t rows = (input.height / patch) * (input.width / patch);
-  build.linear("pos_embed.proj", in * patch * patch, d, rows);
+  build.linear("pos_embed.proj", channels.in * patch * patch, d, rows);
   build.reads_data();
   const int64_t num_layers = reader.integer("num_layers", 28, 1, kMaxLayers);
   for (int64_t i = 0; i < num_layers; ++i) {
@@ -126,7 +154,7 @@ std::vector<LayerCost> dit_layers(ConfigReader& reader, const InputShape& input)
   }
   // The output's modulation comes from the first block's embedding, computed again.
   build.linear("proj_out_1", d, 2 * d, 1);
-  build.linear("proj_out_2", d, patch * patch * out, rows);
+  build.linear("proj_out_2", d, patch * patch * channels.out, rows);
   return layers;
 }
 
@@ -134,35 +162,26 @@ std::vector<LayerCost> sd3_layers(ConfigReader& reader, const InputShape& input)
   std::vector<LayerCost> layers;
   CostBuilder build(layers);
   const Width width = width_of(reader, 18, 64);
-  const int64_t d = width.channels();
   const int64_t patch = reader.integer("patch_size", 2, 1, 64);
-  const int64_t in = reader.integer("in_channels", 16, 1, kMaxWidth);
-  const int64_t out =
-      reader.has("out_channels") ? reader.integer("out_channels", in, 1, kMaxWidth) : in;
-  const int64_t rows = (input.height / patch) * (input.width / patch);
-  build.linear("pos_embed.proj", in * patch * patch, d, rows);
-  build.reads_data();
-  build.linear("context_embedder", reader.integer("joint_attention_dim", 4096, 1, kMaxWidth), d,
-               input.text_tokens);
-  build.reads_data();
-  embedding(build, "time_text_embed.timestep_embedder", kTimeChannels, d);
-  embedding(build, "time_text_embed.text_embedder",
-            reader.integer("pooled_projection_dim", 2048, 1, kMaxWidth), d);
+  const Channels channels = channels_of(reader, 16);
+  JointBlock block{.d = width.channels(),
+                   .head_dim = width.head_dim,
+                   .image = (input.height / patch) * (input.width / patch),
+                   .text = input.text_tokens};
+  embed_tokens(build, reader, "pos_embed.proj", channels.in * patch * patch, block);
+  embedding(build, "time_text_embed.timestep_embedder", kTimeChannels, block.d);
+  text_embedding(build, reader, 2048, block.d);
   const int64_t num_layers = reader.integer("num_layers", 18, 1, kMaxLayers);
   const auto* dual = reader.find("dual_attention_layers");
-  const auto* norm = reader.find("qk_norm");
+  if (reader.has("qk_norm")) block.query_norm = JointBlock::QueryNorm::kRms;
   for (int64_t i = 0; i < num_layers; ++i) {
-    JointBlock block{.d = d, .head_dim = width.head_dim, .image = rows, .text = input.text_tokens};
+    const bool has_second = dual != nullptr && dual->is_array() &&
+                            std::find(dual->begin(), dual->end(), i) != dual->end();
+    block.second = has_second ? JointBlock::Second::kImageOnly : JointBlock::Second::kNone;
     if (i + 1 == num_layers) block.text_stream = JointBlock::Text::kLast;
-    if (norm != nullptr && !norm->is_null()) block.query_norm = JointBlock::QueryNorm::kRms;
-    if (dual != nullptr && dual->is_array() &&
-        std::find(dual->begin(), dual->end(), i) != dual->end()) {
-      block.second = JointBlock::Second::kImageOnly;
-    }
     joint_block(build, "transformer_blocks." + std::to_string(i), block);
   }
-  build.linear("norm_out.linear", d, 2 * d, 1);
-  build.linear("proj_out", d, patch * patch * out, rows);
+  output(build, block, patch * patch * channels.out);
   return layers;
 }
 
@@ -170,38 +189,28 @@ std::vector<LayerCost> flux_layers(ConfigReader& reader, const InputShape& input
   std::vector<LayerCost> layers;
   CostBuilder build(layers);
   const Width width = width_of(reader, 24, 128);
-  const int64_t d = width.channels();
-  const int64_t in = reader.integer("in_channels", 64, 1, kMaxWidth);
-  const int64_t out =
-      reader.has("out_channels") ? reader.integer("out_channels", in, 1, kMaxWidth) : in;
-  const int64_t rows = (input.height / 2) * (input.width / 2);
-  build.linear("x_embedder", in, d, rows);
-  build.reads_data();
-  build.linear("context_embedder", reader.integer("joint_attention_dim", 4096, 1, kMaxWidth), d,
-               input.text_tokens);
-  build.reads_data();
-  embedding(build, "time_text_embed.timestep_embedder", kTimeChannels, d);
+  const Channels channels = channels_of(reader, 64);  // Of a patch of 2 x 2.
+  const JointBlock block{.d = width.channels(),
+                         .head_dim = width.head_dim,
+                         .image = (input.height / 2) * (input.width / 2),
+                         .text = input.text_tokens,
+                         .query_norm = JointBlock::QueryNorm::kRms};
+  embed_tokens(build, reader, "x_embedder", channels.in, block);
+  embedding(build, "time_text_embed.timestep_embedder", kTimeChannels, block.d);
   if (reader.boolean("guidance_embeds", false)) {
-    embedding(build, "time_text_embed.guidance_embedder", kTimeChannels, d);
+    embedding(build, "time_text_embed.guidance_embedder", kTimeChannels, block.d);
   }
-  embedding(build, "time_text_embed.text_embedder",
-            reader.integer("pooled_projection_dim", 768, 1, kMaxWidth), d);
+  text_embedding(build, reader, 768, block.d);
   const int64_t num_joint = reader.integer("num_layers", 19, 0, kMaxLayers);
   for (int64_t i = 0; i < num_joint; ++i) {
-    joint_block(build, "transformer_blocks." + std::to_string(i),
-                {.d = d,
-                 .head_dim = width.head_dim,
-                 .image = rows,
-                 .text = input.text_tokens,
-                 .query_norm = JointBlock::QueryNorm::kRms});
+    joint_block(build, "transformer_blocks." + std::to_string(i), block);
   }
   const int64_t num_single = reader.integer("num_single_layers", 38, 0, kMaxLayers);
   for (int64_t i = 0; i < num_single; ++i) {
     parallel_block(build, "single_transformer_blocks." + std::to_string(i), width,
-                   rows + input.text_tokens);
+                   block.image + block.text);
   }
-  build.linear("norm_out.linear", d, 2 * d, 1);
-  build.linear("proj_out", d, out, rows);
+  output(build, block, channels.out);
   return layers;
 }
 }  // namespace trireme

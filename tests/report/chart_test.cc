@@ -94,10 +94,9 @@ TEST(ChartTest, AChartWithoutValuesSaysSo) {
 }
 
 TEST(ChartTest, ThinningKeepsTheExtremesAsABand) {
-  ChartSeries series{.name = "s", .x = {}, .y = {}};
+  ChartSeries series{.name = "s"};
   for (int i = 0; i < 1000; ++i) {
-    series.x.push_back(i);
-    series.y.push_back(i == 777 ? 50.0 : 1.0);
+    series.add(i, i == 777 ? 50.0 : 1.0);
   }
   const ChartSeries thin = thin_out(series, 100);
   ASSERT_EQ(thin.x.size(), 100U);
