@@ -14,7 +14,7 @@
 #include "dist/local_communicator.h"
 #include "dist/mpi_communicator.h"
 #include "dist/shm_communicator.h"
-#include "tests/mpi/dist/world.h"
+#include "tests/mpi/world.h"
 
 namespace trireme {
 namespace {

@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "dist/announced.h"
 #include "dist/mpi_environment.h"
-#include "tests/mpi/dist/world.h"
+#include "tests/mpi/world.h"
 
 namespace trireme {
 namespace {

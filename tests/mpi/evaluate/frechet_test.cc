@@ -5,7 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/mpi/evaluate/world.h"
+#include "tests/mpi/world.h"
 #include "trainer/evaluate/collect.h"
 #include "trainer/torch_api.h"
 

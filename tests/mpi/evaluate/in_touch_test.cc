@@ -9,7 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "tests/mpi/evaluate/world.h"
+#include "tests/mpi/world.h"
 
 namespace trireme {
 namespace {
@@ -51,7 +51,9 @@ TEST(InTouchTest, AnErrorOfOneRankEndsTheOthersWork) {
     ADD_FAILURE() << "no error on rank " << world().rank();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::kInput);
-    if (world().rank() == failing) EXPECT_THAT(error.what(), HasSubstr("a bad file"));
+    if (world().rank() == failing) {
+      EXPECT_THAT(error.what(), HasSubstr("a bad file"));
+    }
   }
 }
 }  // namespace

@@ -3,7 +3,7 @@
 #include <gmock/gmock.h>
 
 #include "tests/mpi/reduce/recording_communicator.h"
-#include "tests/mpi/reduce/world.h"
+#include "tests/mpi/world.h"
 #include "trainer/reduce/checksum.h"
 #include "trainer/torch_api.h"
 
@@ -50,7 +50,7 @@ BucketPlan small_buckets() {
 
 // What each parameter's gradient is after a step; of other ranks' slices zero with kOwnSlice.
 std::vector<at::Tensor> reduce(Options options, int num_pieces, Backend backend) {
-  const auto comm = make_communicator(*test::environment(), {.backend = backend});
+  const auto comm = make_communicator(test::world(), {.backend = backend});
   LinearModel model;
   GradientBuckets buckets(*comm, model.parameters, small_buckets());
   options.pieces_per_rank = num_pieces / comm->world_size();
@@ -81,7 +81,7 @@ std::vector<at::Tensor> reduce(Options options, int num_pieces, Backend backend)
 void add_over_ranks(std::vector<at::Tensor>& grads) {
   for (auto& tensor : grads) {
     auto values = tensor.to(torch::kDouble);
-    test::environment()->all_reduce_sum(
+    test::world().all_reduce_sum(
         std::span(values.data_ptr<double>(), static_cast<size_t>(values.numel())));
     tensor = values.to(torch::kFloat);
   }
@@ -94,14 +94,14 @@ TEST(GradientReducerTest, TreeGivesTheSameBitsAtAnyNumberOfRanks) {
       if (result == Result::kOwnSlice) add_over_ranks(grads);  // Numbers plus zeros: exact.
       for (size_t i = 0; i < grads.size(); ++i) {
         EXPECT_TRUE(torch::equal(grads[i], expected_tree(i, 8, grads[i].sizes())))
-            << "parameter " << i << " on rank " << test::environment()->rank();
+            << "parameter " << i << " on rank " << test::world().rank();
       }
     }
   }
 }
 
 TEST(GradientReducerTest, SumsOverRanks) {
-  const int ranks = test::environment()->world_size();
+  const int ranks = test::world().world_size();
   for (const ScalarType wire :
        {ScalarType::kFloat32, ScalarType::kBFloat16, ScalarType::kFloat16}) {
     for (const Result result : {Result::kEverywhere, Result::kOwnSlice}) {
@@ -114,7 +114,7 @@ TEST(GradientReducerTest, SumsOverRanks) {
         at::Tensor sum = torch::zeros_like(grads[i]);
         for (int p = 0; p < ranks; ++p) sum += LinearModel::input(i, p, grads[i].sizes());
         EXPECT_TRUE(torch::allclose(grads[i], sum, 1e-5, tolerance))
-            << "parameter " << i << " on rank " << test::environment()->rank();
+            << "parameter " << i << " on rank " << test::world().rank();
       }
     }
   }
@@ -147,7 +147,7 @@ struct Chain {
 // further gradients (or all): every bucket is late by another amount on every rank. A reducer that
 // waited for a reduction inside backward would wait for ever.
 TEST(GradientReducerTest, BackwardGoesOnWhileDelayedBucketsAreReduced) {
-  const auto real = make_communicator(*test::environment(), {});
+  const auto real = make_communicator(test::world(), {});
   const int rank = real->rank();
   const auto needed = [&](int bucket) {
     return std::min(Chain::kLayers, bucket + 2 + (bucket + rank) % 3);
@@ -187,7 +187,7 @@ TEST(GradientReducerTest, BackwardGoesOnWhileDelayedBucketsAreReduced) {
 }
 
 TEST(GradientReducerTest, OnlyTheLastMicroBatchCommunicates) {
-  const auto real = make_communicator(*test::environment(), {});
+  const auto real = make_communicator(test::world(), {});
   test::RecordingCommunicator comm(*real);
   Chain chain;
   GradientBuckets buckets(comm, chain.parameters, {{5, 4, 3}, {2, 1, 0}});
@@ -228,7 +228,7 @@ TEST(ChecksumTest, IsTheSumOverRangesAndSeesEveryBit) {
 }
 
 TEST(GradientBucketsTest, ParametersAndGradientsAreViewsOfTheFlatBuffers) {
-  const auto comm = make_communicator(*test::environment(), {});
+  const auto comm = make_communicator(test::world(), {});
   LinearModel model;
   model.parameters[1].second.data().fill_(3.0);
   GradientBuckets buckets(*comm, model.parameters, {{0, 1}, {2}});

@@ -3,14 +3,14 @@
 #include <gmock/gmock.h>
 
 #include "tests/mpi/reduce/recording_communicator.h"
-#include "tests/mpi/reduce/world.h"
+#include "tests/mpi/world.h"
 #include "trainer/torch_api.h"
 
 namespace trireme {
 namespace {
 struct Gathered {
   NamedParameters parameters = {{"late", torch::zeros({700})}, {"early", torch::zeros({300})}};
-  std::unique_ptr<Communicator> real = make_communicator(*test::environment(), {});
+  std::unique_ptr<Communicator> real = make_communicator(test::world(), {});
   test::RecordingCommunicator comm{*real};
   // In the order of backward: what forward takes first comes last.
   GradientBuckets buckets{

@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "dist/mpi_environment.h"
-#include "tests/mpi/dist/world.h"
+#include "tests/mpi/world.h"
 
 namespace {
 trireme::MpiEnvironment* environment = nullptr;  // Set by main() while tests run.
