@@ -16,7 +16,7 @@ namespace trireme {
 // How draws become a batch: everything random about a sample.
 struct DrawOptions {
   uint64_t seed = 0;
-  TimestepOptions timesteps;
+  TimestepOptions timesteps = {};
   BatchSchedule global_batch = 1;  // For low-discrepancy timesteps.
   double caption_dropout = 0.0;
   double flip = 0.0;

@@ -83,7 +83,7 @@ struct CommunicatorOptions {
   double timeout_seconds = 600.0;  // Deadline of a wait.
   int device = -1;                 // CUDA device of this rank; -1: CPU.
   // The stream on which the caller's kernels run (a cudaStream_t), asked at each collective.
-  std::function<void*()> compute_stream;
+  std::function<void*()> compute_stream = {};
   TraceTrack trace = {};  // Of the thread that drives collectives, where there is one.
 };
 

@@ -13,7 +13,7 @@ namespace trireme {
 
 struct RunOptions {
   std::string name = "run";
-  std::string dir;  // Empty: "runs/NAME".
+  std::string dir = {};  // Empty: "runs/NAME".
   uint64_t seed = 42;
   int64_t steps = 0;       // Optimizer steps; 0: from epochs.
   double epochs = 0.0;     // ceil(epochs * N / global batch) steps; 0: from steps.
@@ -21,30 +21,31 @@ struct RunOptions {
 };
 
 struct ModelOptions {
-  std::string weights;  // Diffusers folder or .safetensors file; empty: `config`.
-  std::string config;   // config.json for random initialisation.
+  std::string weights = {};  // Diffusers folder or .safetensors file; empty: `config`.
+  std::string config = {};   // config.json for random initialisation.
   double dropout = 0.0;
 };
 
 struct DataOptions {
-  std::vector<std::string> train;
-  std::vector<std::string> validation;
+  std::vector<std::string> train = {};
+  std::vector<std::string> validation = {};
   double validation_fraction = 0.0;
-  std::vector<std::string> prior;  // Files of the prior-preservation set; empty: off.
-  double prior_weight = 1.0;       // Of its loss.
+  std::vector<std::string> prior = {};  // Files of the prior-preservation set; empty: off.
+  double prior_weight = 1.0;            // Of its loss.
   bool shuffle = true;
   double caption_dropout = 0.0;
   double flip = 0.0;
-  int64_t crop = 0;              // Side of a random square crop, in latent elements; 0: off.
-  std::vector<int64_t> repeats;  // Draws an epoch of each sample, by file of `train`; empty: 1.
+  int64_t crop = 0;  // Side of a random square crop, in latent elements; 0: off.
+  std::vector<int64_t> repeats =
+      {};  // Draws an epoch of each sample, by file of `train`; empty: 1.
 };
 
 struct BatchOptions {
-  int64_t global = 0;            // Samples per optimizer step over all ranks; 0: from per_rank.
-  int64_t per_rank = 0;          // 0: from global.
-  int64_t micro = 0;             // Samples per forward pass; 0: a rank's share, or global / shards.
-  std::vector<int64_t> grow_at;  // Batch-size warm-up: once so many samples were consumed …
-  std::vector<int64_t> grow_to;  // … this is the global batch.
+  int64_t global = 0;    // Samples per optimizer step over all ranks; 0: from per_rank.
+  int64_t per_rank = 0;  // 0: from global.
+  int64_t micro = 0;     // Samples per forward pass; 0: a rank's share, or global / shards.
+  std::vector<int64_t> grow_at = {};  // Batch-size warm-up: once so many samples were consumed …
+  std::vector<int64_t> grow_to = {};  // … this is the global batch.
 };
 
 enum class Prediction { kEpsilon, kVPrediction, kSample, kFlow };
@@ -74,7 +75,8 @@ struct NoiseOptions {
   double beta_end = 0.012;
   int64_t timesteps = 1000;
   bool rescale_zero_terminal_snr = false;
-  std::vector<double> trained_betas;  // Instead of schedule, beta_start and beta_end; empty: none.
+  std::vector<double> trained_betas =
+      {};  // Instead of schedule, beta_start and beta_end; empty: none.
 };
 
 enum class OptimizerName { kAdamW, kAdam, kSgd, kLamb, kLars, kLion, kAdafactor };
@@ -89,9 +91,9 @@ struct OptimOptions {
   double eps = 1e-8;
   double weight_decay = 0.01;
   bool decay_norms_and_biases = true;
-  double max_grad_norm = 1.0;                    // 0: off.
-  double max_grad_value = 0.0;                   // Of each element, before the norm; 0: off.
-  std::map<std::string, double> lr_multipliers;  // Regular expression of names -> factor.
+  double max_grad_norm = 1.0;                         // 0: off.
+  double max_grad_value = 0.0;                        // Of each element, before the norm; 0: off.
+  std::map<std::string, double> lr_multipliers = {};  // Regular expression of names -> factor.
   int64_t lr_base_batch = 0;  // Global batch that lr was chosen for; 0: lr is used as it is.
   LrScaling lr_scaling = LrScaling::kLinear;
   double lr_scaling_power = 0.6;
@@ -107,8 +109,8 @@ struct AdapterOptions {
 };
 
 struct FreezeOptions {
-  std::vector<std::string> patterns;
-  std::vector<std::string> groups;
+  std::vector<std::string> patterns = {};
+  std::vector<std::string> groups = {};
   int64_t first_blocks = 0;  // Down blocks, middle and up blocks, counted from the input.
 };
 
@@ -200,8 +202,8 @@ enum class TimestepSpacing { kAuto, kLeading, kLinspace, kTrailing };
 enum class SigmaSpacing { kAuto, kSchedule, kKarras };
 
 struct SampleOptions {
-  std::vector<std::string> prompts;  // Empty: some captions of the data.
-  std::string negative_prompt;       // What guidance leads away from; with prompts only.
+  std::vector<std::string> prompts = {};  // Empty: some captions of the data.
+  std::string negative_prompt = {};       // What guidance leads away from; with prompts only.
   int64_t count = 8;
   SamplerName sampler = SamplerName::kAuto;  // ddim, or flow_euler for flow.
   int64_t steps = 30;
@@ -219,15 +221,15 @@ struct SampleOptions {
 enum class InceptionResize { kPytorchFid, kTorchFidelity };
 
 struct ScoresOptions {
-  std::vector<std::string> metrics;  // fid, kid, clip_score, latent_frechet; empty: none.
-  int64_t every_steps = 0;           // At evaluations of such steps; 0: at every evaluation.
-  int64_t count = 1000;              // Generated pictures.
-  std::string reference = "auto";    // auto | validation | train, or a folder of pictures.
-  std::string inception;             // Inception-v3's weights, a safetensors file.
+  std::vector<std::string> metrics = {};  // fid, kid, clip_score, latent_frechet; empty: none.
+  int64_t every_steps = 0;                // At evaluations of such steps; 0: at every evaluation.
+  int64_t count = 1000;                   // Generated pictures.
+  std::string reference = "auto";         // auto | validation | train, or a folder of pictures.
+  std::string inception = {};             // Inception-v3's weights, a safetensors file.
   InceptionResize inception_resize = InceptionResize::kPytorchFid;
-  std::string clip;   // Folder of a CLIP image and text encoder.
-  int64_t batch = 8;  // Pictures denoised and judged together.
-  std::string cache;  // Folder of reference features; empty: cache/ in the run directory.
+  std::string clip = {};   // Folder of a CLIP image and text encoder.
+  int64_t batch = 8;       // Pictures denoised and judged together.
+  std::string cache = {};  // Folder of reference features; empty: cache/ in the run directory.
 };
 
 struct TraceOptions {

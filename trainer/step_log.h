@@ -18,7 +18,7 @@ namespace trireme {
 struct StepNoise {
   double signal = 0.0;
   double noise = 0.0;
-  std::optional<double> scale;
+  std::optional<double> scale = {};
 };
 
 // Of the summed gradient, and of the parameters after the update (trainer/reduce/checksum.h).
@@ -31,8 +31,8 @@ struct StepChecksums {
 struct StepResult {
   int64_t step = 0;
   double loss = 0.0;
-  std::optional<double> prior_loss;  // Of the prior set, unweighted; it is part of the loss.
-  double grad_norm = 0.0;            // Before clipping.
+  std::optional<double> prior_loss = {};  // Of the prior set, unweighted; it is part of the loss.
+  double grad_norm = 0.0;                 // Before clipping.
   double lr = 0.0;
   double step_seconds = 0.0;
   double data_seconds = 0.0;

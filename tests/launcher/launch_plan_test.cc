@@ -173,7 +173,9 @@ TEST_F(HostfileTest, RefusesWhatIsNotOneNamingTheLine) {
       static_cast<void>(read_hostfile(file_));
       ADD_FAILURE() << text;
     } catch (const UsageError& error) {
-      if (text[0] == 'a') EXPECT_THAT(error.what(), HasSubstr("line 2"));
+      if (text[0] == 'a') {
+        EXPECT_THAT(error.what(), HasSubstr("line 2"));
+      }
     }
   }
 }

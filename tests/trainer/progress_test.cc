@@ -38,9 +38,12 @@ TEST(ProgressLineTest, FitsEveryWidthAndKeepsStepAndLossLongest) {
   for (int columns = 0; columns <= 200; ++columns) {
     const std::string line = progress_line(kState, columns);
     ASSERT_LE(line.size(), static_cast<size_t>(columns));
-    if (columns >= 32)
+    if (columns >= 32) {
       EXPECT_THAT(line, AllOf(HasSubstr("step 4,120/10,000"), HasSubstr("loss 0.1183")));
-    if (columns >= 44) EXPECT_THAT(line, HasSubstr("ETA 1h26m"));
+    }
+    if (columns >= 44) {
+      EXPECT_THAT(line, HasSubstr("ETA 1h26m"));
+    }
   }
 }
 

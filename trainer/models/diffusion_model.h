@@ -31,11 +31,11 @@ struct DropoutKey {
 
 // How the parameters of a model lie in a folder: the weights file, and small texts beside it.
 struct WeightsLayout {
-  std::string folder;  // In a checkpoint: "unet", "transformer" or "adapter".
+  std::string folder = {};  // In a checkpoint: "unet", "transformer" or "adapter".
   std::string file = "diffusion_pytorch_model.safetensors";
-  std::string prefix;                                                // Of tensor names in the file.
+  std::string prefix = {};                                           // Of tensor names in the file.
   std::map<std::string, std::string> metadata = {{"format", "pt"}};  // In the file's header.
-  std::vector<std::pair<std::string, std::string>> texts;            // File name -> text.
+  std::vector<std::pair<std::string, std::string>> texts = {};       // File name -> text.
 };
 
 // A denoiser: predicts from noised latents, timestep and condition. Its parameters bear diffusers'

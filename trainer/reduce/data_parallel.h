@@ -22,8 +22,8 @@ class DataParallel {
  public:
   struct Options {
     Backend backend = Backend::kAuto;
-    int device = -1;                        // CUDA device of the parameters; -1: CPU.
-    std::function<void*()> compute_stream;  // As in CommunicatorOptions.
+    int device = -1;                             // CUDA device of the parameters; -1: CPU.
+    std::function<void*()> compute_stream = {};  // As in CommunicatorOptions.
     double timeout_seconds = 600.0;
   };
   // All ranks give the same float32 parameters under the same names; rank 0's values become
