@@ -7,26 +7,17 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "core/error.h"
 #include "core/sha256.h"
+#include "tests/temporary_folder.h"
 
 namespace trireme {
 namespace {
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-class FilesTest : public testing::Test {
- protected:
-  FilesTest() {
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-  }
-  ~FilesTest() override { std::filesystem::remove_all(folder_); }
-  std::filesystem::path folder_ =
-      std::filesystem::temp_directory_path() / ("trireme_files_test_" + std::to_string(getpid()));
-};
+using FilesTest = test::FolderTest;
 
 TEST_F(FilesTest, MissingFileIsNamed) {
   EXPECT_THAT([&] { (void)File::open_for_reading(folder_ / "no.bin", "dataset"); },

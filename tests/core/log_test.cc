@@ -5,24 +5,18 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include "core/error.h"
 #include "core/files.h"
+#include "tests/temporary_folder.h"
 
 namespace trireme {
 namespace {
 using testing::HasSubstr;
 
-class LogTest : public testing::Test {
+class LogTest : public test::FolderTest {
  protected:
-  LogTest() { std::filesystem::create_directories(folder_); }
-  ~LogTest() override {
-    log::configure(0, 1);
-    std::filesystem::remove_all(folder_);
-  }
-  std::filesystem::path folder_ =
-      std::filesystem::temp_directory_path() / ("trireme_log_test_" + std::to_string(getpid()));
+  ~LogTest() override { log::configure(0, 1); }
 };
 
 TEST_F(LogTest, ALoneRankWritesPlainLines) {

@@ -4,9 +4,9 @@
 #include <filesystem>
 
 #include <gmock/gmock.h>
-#include <unistd.h>
 
 #include "core/error.h"
+#include "tests/temporary_folder.h"
 #include "trainer/optim/parameter_groups.h"
 #include "trainer/torch_api.h"
 
@@ -56,10 +56,6 @@ OptimOptions options_of(OptimizerName name) {
   return options;
 }
 
-std::filesystem::path scratch_file(const std::string& name) {
-  return std::filesystem::temp_directory_path() / (name + std::to_string(::getpid()));
-}
-
 TEST(OptimizerTest, BitsDoNotDependOnRanges) {
   for (const auto name : kElementwise) {
     auto whole = make_buckets();
@@ -84,7 +80,8 @@ TEST(OptimizerTest, StateOfRangesSumsToTheWhole) {
     run_steps(*whole, buckets, 1, 3);
     auto low = make_optimizer(options_of(name), buckets, {{0, 128}});
     auto high = make_optimizer(options_of(name), buckets, {{128, 512}});
-    const auto file = scratch_file("state");
+    const test::TemporaryFolder folder;
+    const auto file = folder.path() / "state";
     write_safetensors(file, whole->state());
     const SafetensorsReader reader(file);
     low->load_state(reader);
@@ -97,7 +94,6 @@ TEST(OptimizerTest, StateOfRangesSumsToTheWhole) {
       EXPECT_EQ(first[i].first, wanted[i].first);
       EXPECT_TRUE(torch::equal(first[i].second + second[i].second, wanted[i].second));
     }
-    std::filesystem::remove(file);
   }
 }
 
@@ -110,13 +106,13 @@ TEST(OptimizerTest, GoesOnFromItsState) {
     auto resumed = make_buckets();
     auto before = make_optimizer(options_of(name), resumed);
     run_steps(*before, resumed, 1, 3);
-    const auto file = scratch_file("resume");
+    const test::TemporaryFolder folder;
+    const auto file = folder.path() / "state";
     write_safetensors(file, before->state());
     auto after = make_optimizer(options_of(name), resumed);
     after->load_state(SafetensorsReader(file));
     run_steps(*after, resumed, 4, 6);
     EXPECT_TRUE(torch::equal(straight[0].params, resumed[0].params)) << static_cast<int>(name);
-    std::filesystem::remove(file);
   }
 }
 
@@ -142,18 +138,16 @@ TEST(OptimizerTest, PaddingStaysZero) {
 TEST(OptimizerTest, NormsOfWholeTensorsRefuseShards) {
   for (const auto name : {OptimizerName::kLamb, OptimizerName::kLars, OptimizerName::kAdafactor}) {
     auto buckets = make_buckets();
-    EXPECT_THAT(
-        [&] {
-          (void)make_optimizer(options_of(name), buckets, {{0, 128}});
-        },
-        ThrowsMessage<UsageError>(HasSubstr("parallel.shard_optimizer")));
+    EXPECT_THAT([&] { (void)make_optimizer(options_of(name), buckets, {{0, 128}}); },
+                ThrowsMessage<UsageError>(HasSubstr("parallel.shard_optimizer")));
     EXPECT_NO_THROW((void)make_optimizer(options_of(name), buckets, {{0, 256}}));
   }
 }
 
 TEST(OptimizerTest, NamesTheStateThatIsMissingOrMisshapen) {
   auto buckets = make_buckets();
-  const auto file = scratch_file("bad");
+  const test::TemporaryFolder folder;
+  const auto file = folder.path() / "state";
   write_safetensors(file, {{"exp_avg/weight", torch::zeros({67, 3})}});
   auto adam = make_optimizer(options_of(OptimizerName::kAdamW), buckets);
   EXPECT_THAT([&] { adam->load_state(SafetensorsReader(file)); },
@@ -161,7 +155,6 @@ TEST(OptimizerTest, NamesTheStateThatIsMissingOrMisshapen) {
   auto sgd = make_optimizer(options_of(OptimizerName::kSgd), buckets);
   EXPECT_THAT([&] { sgd->load_state(SafetensorsReader(file)); },
               ThrowsMessage<InputError>(HasSubstr("momentum_buffer/weight")));
-  std::filesystem::remove(file);
 }
 
 TEST(OptimizerTest, FirstAdamStepIsTheSign) {

@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <sstream>
@@ -16,6 +15,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "tests/temporary_folder.h"
 
 namespace trireme {
 namespace {
@@ -23,15 +23,8 @@ namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-class RunDirectoryTest : public testing::Test {
+class RunDirectoryTest : public test::FolderTest {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "trireme-run-XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   void write(const fs::path& name, const std::string& text) {
     fs::create_directories((folder_ / name).parent_path());
     std::ofstream(folder_ / name) << text;
@@ -41,8 +34,6 @@ class RunDirectoryTest : public testing::Test {
     text << std::ifstream(folder_ / name).rdbuf();
     return text.str();
   }
-
-  fs::path folder_;
 };
 
 // A process that holds the lock until it is told to end.
@@ -115,7 +106,9 @@ TEST_F(RunDirectoryTest, AFolderThatCannotBeMadeIsAUsageError) {
 }
 
 TEST_F(RunDirectoryTest, FreshRemovesWhatARunLeftAndNothingElse) {
-  { const RunDirectory run(folder_, RunDirectory::Start::kResume); }
+  {
+    const RunDirectory run(folder_, RunDirectory::Start::kResume);
+  }
   for (const char* name :
        {"config.toml", "metrics.jsonl", "log.txt", "log.rank3.txt", "samples/a.png",
         "checkpoints/step-00000001/manifest.json", "notes.md"}) {
@@ -139,7 +132,9 @@ TEST_F(RunDirectoryTest, FreshLeavesAFolderThatIsNoRun) {
 }
 
 TEST_F(RunDirectoryTest, ResumeKeepsEverything) {
-  { const RunDirectory run(folder_, RunDirectory::Start::kResume); }
+  {
+    const RunDirectory run(folder_, RunDirectory::Start::kResume);
+  }
   write("config.toml", "x");
   const RunDirectory run(folder_, RunDirectory::Start::kResume);
   EXPECT_TRUE(run.holds_run());
