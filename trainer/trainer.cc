@@ -1,7 +1,5 @@
 #include "trainer/trainer.h"
 
-#include <algorithm>
-#include <array>
 #include <chrono>
 #include <cmath>
 #include <utility>
@@ -17,6 +15,7 @@
 namespace trireme {
 namespace {
 using Clock = std::chrono::steady_clock;
+using Saves = MetricWatch::Saves;
 
 ScalarType wire_of(Precision precision) {
   switch (precision) {
@@ -36,6 +35,20 @@ Backend backend_of(const std::string& name) {
   if (name == "mpi") return Backend::kMpi;
   return Backend::kAuto;
 }
+
+// The model's parameters that config.freeze leaves to be trained; the others need no gradient.
+NamedParameters choose_trained(const Session& session) {
+  auto parameters = session.model->named_parameters();
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : parameters) names.push_back(name);
+  const std::vector<bool> is_trained = select_trained(names, session.config.freeze);
+  NamedParameters trained;
+  for (size_t i = 0; i < parameters.size(); ++i) {
+    parameters[i].second.set_requires_grad(is_trained[i]);
+    if (is_trained[i]) trained.push_back(parameters[i]);
+  }
+  return trained;
+}
 }  // namespace
 
 Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
@@ -43,9 +56,13 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
       session_(std::move(session)),
       options_(std::move(options)),
       config_(session_.config),
+      trace_(mpi_, config_.trace, session_.device, options_.run_dir),
       guard_(config_.divergence, state_),
-      clock_({.tracer = &tracer_, .track = tracer_.track("main thread")}),
-      device_trace_(session_.device) {
+      watch_(config_, state_),
+      stop_request_(mpi_, {.signal = options_.stop_signal,
+                           .max_hours = config_.run.max_hours,
+                           .start = options_.start}),
+      clock_(trace_.track("main thread")) {
   mpi_.run_on_all_ranks([&] {
     plan_ = plan_run(config_, mpi_.world_size(), session_.num_training());
     scaled_ = scale_learning_rate(config_.optim, plan_.first_batch());
@@ -59,34 +76,14 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
                 : make_communicator(mpi_, {.backend = backend_of(config_.parallel.backend),
                                            .device = cuda_index(session_.device),
                                            .compute_stream = compute_stream_of(session_.device),
-                                           .trace = {&tracer_, tracer_.track("communication")}});
+                                           .trace = trace_.track("communication")});
   }
-  using Order = GlobalBatchSampler::Options::Order;
-  sampler_ = std::make_unique<GlobalBatchSampler>(
-      session_.dataset->classes(), *session_.split,
-      GlobalBatchSampler::Options{
-          .seed = config_.run.seed,
-          .global_batch = plan_.global_batch,
-          .order = config_.data.shuffle ? Order::kShuffled : Order::kByIndex,
-          .repeats = session_.repeats});
-  if (session_.prior) prior_sampler_ = make_prior_sampler(session_, plan_.global_batch);
+  batches_ = std::make_unique<StepBatches>(mpi_, session_, plan_);
   measure_and_allocate();
   if (options_.resume) mpi_.run_on_all_ranks([&] { load_checkpoint(); });
-  if (!config_.scores.metrics.empty() && config_.eval.every_steps > 0) {
-    mpi_.run_on_all_ranks([&] { scorer_ = std::make_unique<Scorer>(session_); });
-  }
+  evaluator_ = std::make_unique<Evaluator>(mpi_, session_, options_.run_dir);
   if (state_.step < plan_.steps) {
-    const ThreadsStartOn helpers(options_.helper_cpus);
-    loader_ = std::make_unique<BatchLoader>(
-        *session_.dataset, *sampler_,
-        BatchLoader::Options{.draw = session_.draw,
-                             .first_step = state_.step + 1,
-                             .last_step = plan_.steps,
-                             .rank = mpi_.rank(),
-                             .num_ranks = mpi_.world_size(),
-                             .micro = plan_.micro,
-                             .trace = {&tracer_, tracer_.track("loader")},
-                             .prior = prior_source()});
+    batches_->start(state_.step + 1, trace_.track("loader"), options_.helper_cpus);
   }
   first_step_ = state_.step;
   if (mpi_.rank() == 0 && !options_.run_dir.empty()) {
@@ -104,37 +101,14 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
 
 Trainer::~Trainer() = default;
 
-std::optional<BatchLoader::PriorSource> Trainer::prior_source() const {
-  if (!session_.prior) return std::nullopt;
-  return BatchLoader::PriorSource{.dataset = session_.prior.get(),
-                                  .sampler = prior_sampler_.get(),
-                                  .draw = session_.prior_draw,
-                                  .first_position = plan_.last_batch(),
-                                  .loss_weight = config_.data.prior_weight};
-}
-
-NamedParameters Trainer::trainable_parameters() const {
-  auto parameters = session_.model->named_parameters();
-  std::vector<std::string> names;
-  for (const auto& [name, tensor] : parameters) names.push_back(name);
-  const std::vector<bool> is_trained = select_trained(names, config_.freeze);
-  NamedParameters trainable;
-  for (size_t i = 0; i < parameters.size(); ++i) {
-    parameters[i].second.set_requires_grad(is_trained[i]);
-    if (is_trained[i]) trainable.push_back(parameters[i]);
-  }
-  return trainable;
-}
-
 void Trainer::measure_and_allocate() {
   NamedParameters trainable;
   std::vector<size_t> order;
   std::vector<int64_t> sizes;
-  mpi_.run_on_all_ranks([&] { trainable = trainable_parameters(); });
+  mpi_.run_on_all_ranks([&] { trainable = choose_trained(session_); });
   agree_on_model(mpi_, trainable);
   mpi_.run_on_all_ranks([&] {
-    auto batch =
-        make_training_batch(*session_.dataset, session_.draw, 1, 0, sampler_->draws(1, 0, 1));
+    auto batch = batches_->first_sample();
     const BatchTensors tensors = to_device(batch, session_.device);
     order =
         measure_gradient_order(trainable, [&] { micro_losses(batch, tensors).sum().backward(); });
@@ -162,7 +136,6 @@ void Trainer::measure_and_allocate() {
   }
   if (is_sharded) gather_ = std::make_unique<ParameterGather>(*comm_, *buckets_);
   message_ = std::make_unique<StepMessage>(*comm_, session_.device, plan_.num_pieces);
-  upload_ = std::make_unique<BatchUpload>(session_.device);
   scaler_ = std::make_unique<LossScaler>(config_.parallel.precision, session_.device);
   mpi_.run_on_all_ranks([&] {
     OptimOptions optim = config_.optim;
@@ -181,40 +154,20 @@ ExitCode Trainer::run() {
   note_start();
   const auto begin = Clock::now();
   const ExitCode code = train();
-  write_trace();
+  trace_.write(state_.step);
   report_time(std::chrono::duration<double>(Clock::now() - begin).count(),
               code == ExitCode::kStopped ? "stopped" : "done");
   return code;
 }
 
-bool Trainer::agree_to_stop() {
-  std::array<double, 1> requests{wants_to_stop() ? 1.0 : 0.0};
-  mpi_.all_reduce_sum(requests);
-  return requests[0] > 0.0;
-}
-
-// Rank 0's clock decides for all; a step that would end after the limit is not begun.
-bool Trainer::wants_to_stop() const {
-  if (options_.stop_signal != nullptr && options_.stop_signal->requested()) return true;
-  const double limit = config_.run.max_hours * 3600.0;
-  const double elapsed = std::chrono::duration<double>(Clock::now() - options_.start).count();
-  return mpi_.rank() == 0 && limit > 0 && elapsed + last_step_seconds_ >= limit;
-}
-
-std::string Trainer::reason_to_stop() const {
-  if (options_.stop_signal != nullptr && options_.stop_signal->requested())
-    return std::string(" (") + options_.stop_signal->name() + ")";
-  return wants_to_stop() ? " (run.max_hours)" : "";
-}
-
 ExitCode Trainer::train() {
-  if (state_.step < plan_.steps && agree_to_stop()) {
-    log::info("stopped before the first step of this start" + reason_to_stop() +
+  if (state_.step < plan_.steps && stop_request_.is_made()) {
+    log::info("stopped before the first step of this start" + stop_request_.reason() +
               "; the same command begins again");
     return ExitCode::kStopped;
   }
   if (state_.step == 0 && !options_.resume) evaluate();
-  if (stops_early()) {
+  if (watch_.stops_early()) {
     log::info("the run has stopped early at step " + std::to_string(state_.step) +
               "; nothing is left to do (--fresh starts over)");
     return ExitCode::kDone;
@@ -223,20 +176,20 @@ ExitCode Trainer::train() {
   // What decides about the next update must have been read before it.
   const size_t may_lag = cuda_index(session_.device) >= 0 && !guard_.may_skip() ? 1 : 0;
   while (state_.step < plan_.steps) {
-    follow_trace();
+    trace_.before_step(state_.step + 1);
     launch_step();
     while (in_flight_.size() > (is_something_due() || stop_agreed_ ? 0 : may_lag)) record_step();
     const bool is_last = state_.step == plan_.steps;
-    metric_.reset();
+    watch_.begin_step();
     if (is_evaluation_due()) evaluate();
-    const bool stops = stops_early();
+    const bool stops = watch_.stops_early();
     if (stops && log_) log_->event(state_.step, "early_stop");  // Before it is saved.
     const bool is_regular = is_last || stop_agreed_ || stops || is_checkpoint_due();
-    const bool is_best = is_best_to_save(is_regular ? Saves::kAnyway : Saves::kIfBest);
+    const bool is_best = watch_.is_best_to_save(is_regular ? Saves::kAnyway : Saves::kIfBest);
     if (is_regular || is_best) save_checkpoint();
     if (stop_agreed_ && !is_last) {
       log::info("stopped after step " + std::to_string(state_.step) + " with a checkpoint" +
-                reason_to_stop() + "; the same command goes on from there");
+                stop_request_.reason() + "; the same command goes on from there");
       return ExitCode::kStopped;
     }
     if (stops) {
@@ -254,7 +207,41 @@ void Trainer::record_step() {
   const auto end = Clock::now();
   result.step_seconds = std::chrono::duration<double>(end - last_end_).count();
   last_end_ = end;
-  last_step_seconds_ = result.step_seconds;
+  stop_request_.note_step_seconds(result.step_seconds);
   if (log_) log_->step(result);
+}
+
+// Whether the step just launched is followed by what needs its numbers.
+bool Trainer::is_something_due() const {
+  return state_.step == plan_.steps || is_evaluation_due() || is_checkpoint_due();
+}
+
+bool Trainer::is_checkpoint_due() const {
+  const int64_t every = config_.checkpoint.every_steps;
+  return every > 0 && state_.step % every == 0;
+}
+
+bool Trainer::is_evaluation_due() const {
+  const int64_t every = config_.eval.every_steps;
+  return every > 0 && (state_.step == plan_.steps || state_.step % every == 0);
+}
+
+void Trainer::evaluate() {
+  if (config_.eval.every_steps == 0) return;
+  wait_for_parameters();
+  const auto span = clock_.measure(Phase::kEvaluation);
+  if (log_) log_->activity("step " + std::to_string(state_.step) + ": evaluating");
+  Evaluator::WithAverage with_average;
+  if (ema_) {
+    with_average = [this](const std::function<void()>& measure) {
+      exchange_average();
+      measure();
+      exchange_average();
+    };
+  }
+  const EvalMetrics metrics =
+      evaluator_->evaluate(state_.step, plan_.steps, with_average, log_.get());
+  watch_.note(metrics);
+  if (log_ && !metrics.empty()) log_->evaluation(state_.step, metrics);
 }
 }  // namespace trireme

@@ -6,25 +6,18 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <vector>
 
 #include "core/affinity.h"
 #include "core/error.h"
 #include "core/stop_signal.h"
-#include "core/tracer.h"
-#include "data/loader.h"
-#include "data/sampler.h"
 #include "dist/mpi_environment.h"
-#include "trainer/batch_upload.h"
 #include "trainer/checkpoint/checkpoint.h"
-#include "trainer/device_trace.h"
-#include "trainer/diffusion/noise_schedule.h"
 #include "trainer/divergence.h"
-#include "trainer/evaluate/eval_metrics.h"
-#include "trainer/evaluate/scores.h"
+#include "trainer/evaluator.h"
 #include "trainer/host_copy.h"
+#include "trainer/metric_watch.h"
 #include "trainer/noise_scale.h"
 #include "trainer/optim/lr_schedule.h"
 #include "trainer/optim/optimizer.h"
@@ -34,9 +27,12 @@
 #include "trainer/reduce/gradient_reducer.h"
 #include "trainer/reduce/parameter_gather.h"
 #include "trainer/run_plan.h"
+#include "trainer/run_trace.h"
 #include "trainer/session.h"
+#include "trainer/step_batches.h"
 #include "trainer/step_log.h"
 #include "trainer/step_message.h"
+#include "trainer/stop_request.h"
 
 namespace trireme {
 
@@ -87,68 +83,46 @@ class Trainer {
     std::vector<at::Tensor> losses;  // Of this rank's micro-batches, (N) each.
     HostCopy numbers;
   };
-  [[nodiscard]] NamedParameters trainable_parameters() const;
   void measure_and_allocate();
   void load_checkpoint();
+  [[nodiscard]] ExitCode train();
+  // trainer_step.cc: one update.
   void launch_step();
   void accumulate_piece(int64_t piece, std::vector<at::Tensor>& losses);
+  [[nodiscard]] at::Tensor micro_losses(const LatentBatch& batch, const BatchTensors& tensors);
+  [[nodiscard]] double global_batch(int64_t step) const;
   void update(const StepInFlight& flight);
   void clip_values();
   [[nodiscard]] at::Tensor clip_factor() const;
-  [[nodiscard]] double base_lr(int64_t step) const;  // After scaling with the step's batch.
-  [[nodiscard]] double global_batch(int64_t step) const;
-  void judge(const StepInFlight& flight, const StepMessage::Content& content,
-             const StepResult& result);
-  void keep_last_weights(int64_t diverged_step);
-  [[nodiscard]] bool weights_are_finite() const;
-  [[nodiscard]] StepResult read_step();
-  void note_noise(const StepMessage::Content& content, StepResult& result);
-  [[noreturn]] void throw_diverged(const StepInFlight& flight, const StepMessage::Content& content);
-  [[nodiscard]] std::string describe_position(int64_t step, int64_t position) const;
-  [[nodiscard]] std::string describe_bad_samples(const StepInFlight& flight) const;
-  [[nodiscard]] bool is_something_due() const;
-  void record_step();
-  [[nodiscard]] at::Tensor micro_losses(const LatentBatch& batch, const BatchTensors& tensors);
-  [[nodiscard]] int64_t num_sources() const;
-  [[nodiscard]] int64_t passes_per_piece() const;  // Of the step to be launched.
-  [[nodiscard]] std::optional<BatchLoader::PriorSource> prior_source() const;
-  void fetch_batches();
-  [[nodiscard]] bool wants_to_stop() const;
-  [[nodiscard]] bool agree_to_stop();
-  [[nodiscard]] std::string reason_to_stop() const;
-  [[nodiscard]] double timed_fetch();
   void wait_for_parameters();
   void exchange_average();
-  void evaluate();
-  [[nodiscard]] EvalMetrics score();
-  [[nodiscard]] EvalMetrics sample();
-  [[nodiscard]] EvalMetrics measure_samples(const std::string& name);
+  [[nodiscard]] StepResult read_step();
+  void judge(const StepInFlight& flight, const StepMessage::Content& content,
+             const StepResult& result);
+  void note_noise(const StepMessage::Content& content, StepResult& result);
+  [[noreturn]] void throw_diverged(const StepInFlight& flight, const StepMessage::Content& content);
+  // What comes between updates.
+  [[nodiscard]] bool is_something_due() const;
   [[nodiscard]] bool is_evaluation_due() const;
   [[nodiscard]] bool is_checkpoint_due() const;
-  [[nodiscard]] bool stops_early() const;
-  [[nodiscard]] double metric_sign() const;
-  void note_evaluation(const EvalMetrics& metrics);
-  enum class Saves { kAnyway, kIfBest };
-  [[nodiscard]] bool is_best_to_save(Saves saves);
+  void record_step();
+  void evaluate();
+  void keep_last_weights(int64_t diverged_step);
   [[nodiscard]] NamedTensors optimizer_state();
-  [[nodiscard]] ExitCode train();
   // trainer_report.cc: what a person is told.
   void announce() const;
   void note_start();
-  void follow_trace();
-  void write_trace();
   void report_time(double wall_seconds, const std::string& outcome);
 
-  Tracer tracer_;  // Outlives the threads that record.
   MpiEnvironment& mpi_;
   Session session_;
   Options options_;
   const Config& config_;
+  RunTrace trace_;  // Outlives the threads that record.
   RunPlan plan_;
   ScaledOptim scaled_;
   std::unique_ptr<Communicator> comm_;
-  std::unique_ptr<GlobalBatchSampler> sampler_;
-  std::unique_ptr<GlobalBatchSampler> prior_sampler_;  // Null without data.prior.
+  std::unique_ptr<StepBatches> batches_;
   std::unique_ptr<GradientBuckets> buckets_;
   std::unique_ptr<GradientReducer> reducer_;
   std::unique_ptr<ParameterGather> gather_;  // With shard_optimizer.
@@ -160,21 +134,16 @@ class Trainer {
   std::vector<FlatRange> ranges_;  // What its optimizer updates of each: all, or the slice.
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Ema> ema_;
-  std::unique_ptr<BatchLoader> loader_;
-  std::unique_ptr<Scorer> scorer_;    // Null without scores.
-  std::vector<LatentBatch> batches_;  // Of the step under way.
-  std::unique_ptr<BatchUpload> upload_;
+  std::unique_ptr<Evaluator> evaluator_;
   CheckpointState state_;
   DivergenceGuard guard_;
-  std::optional<double> metric_;  // early_stopping.metric of the evaluation after this step.
-  int64_t last_checkpoint_step_ = -1;
+  MetricWatch watch_;
+  StopRequest stop_request_;
   bool stop_agreed_ = false;
-  double last_step_seconds_ = 0.0;
+  int64_t last_checkpoint_step_ = -1;
   std::chrono::steady_clock::time_point last_end_;  // Of the step before, or what came after it.
   std::unique_ptr<StepLog> log_;                    // Rank 0 only.
   PhaseClock clock_;
-  DeviceTrace device_trace_;
-  std::chrono::steady_clock::time_point trace_origin_;
   int64_t first_step_ = 0;  // Completed before this start.
 };
 }  // namespace trireme

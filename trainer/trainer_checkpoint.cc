@@ -66,7 +66,7 @@ void Trainer::save_checkpoint() {
   if (last_checkpoint_step_ == state_.step) return;
   wait_for_parameters();
   mpi_.run_on_all_ranks([&] {
-    if (weights_are_finite()) return;
+    if (buckets_->parameters_are_finite()) return;
     throw DivergedError("training diverged: after step " + std::to_string(state_.step) +
                         " some weights are not finite. No checkpoint was written of them; the "
                         "newest one holds finite weights. Lower optim.lr.");
@@ -105,5 +105,19 @@ void Trainer::save_checkpoint() {
         write_checkpoint(options_.run_dir / "checkpoints", content, config_.checkpoint.keep);
     log::info("checkpoint " + folder.filename().string());
   });
+}
+
+// The update of `diverged_step` was not made: where no other one was, the weights are those before.
+void Trainer::keep_last_weights(int64_t diverged_step) {
+  wait_for_parameters();
+  if (options_.run_dir.empty()) return;
+  if (in_flight_.empty() && diverged_step > 1 && buckets_->parameters_are_finite()) {
+    state_.step = diverged_step - 1;
+    state_.samples = plan_.global_batch.samples_after(state_.step);
+    save_checkpoint();
+  }
+  if (log_) {
+    log_->event(diverged_step - 1, "diverged", JsonLine().add("reason", guard_.reason()));
+  }
 }
 }  // namespace trireme

@@ -1,4 +1,4 @@
-// The part of Trainer that tells a person what it does: header, start event, trace, time table.
+// The part of Trainer that tells a person what it does: header, start event, time table.
 #include <algorithm>
 #include <cstring>
 #include <span>
@@ -6,23 +6,15 @@
 
 #include <torch/version.h>
 
-#include "core/files.h"
+#include "core/formatted.h"
 #include "core/log.h"
 #include "trainer/progress_line.h"
 #include "trainer/time_report.h"
 #include "trainer/torch_api.h"
-#include "trainer/trace_file.h"
 #include "trainer/trainer.h"
 
 namespace trireme {
 namespace {
-template <typename... Values>
-std::string formatted(const char* format, Values... values) {
-  char text[256];
-  std::snprintf(text, sizeof text, format, values...);
-  return text;
-}
-
 std::string millions(int64_t count) {
   return count < 100000 ? counted(count) : formatted("%.2f M", static_cast<double>(count) / 1e6);
 }
@@ -144,41 +136,6 @@ void Trainer::note_start() {
                   .add("device", session_.device.substr(0, session_.device.find(':')))
                   .add("version", options_.version)
                   .add("torch", std::string(TORCH_VERSION)));
-}
-
-// Switches the trace on before its first step, and writes it after its last.
-void Trainer::follow_trace() {
-  const int64_t first = config_.trace.first_step;
-  if (first == 0) return;
-  const int64_t next = state_.step + 1;
-  if (tracer_.is_on() && next >= first + config_.trace.num_steps) write_trace();
-  if (!tracer_.is_on() && next == std::max(first, first_step_ + 1) &&
-      next < first + config_.trace.num_steps) {
-    mpi_.barrier();  // Ranks leave it together: that is the common time.
-    trace_origin_ = std::chrono::steady_clock::now();
-    tracer_.switch_on();
-    device_trace_.start();
-  }
-}
-
-void Trainer::write_trace() {
-  if (!tracer_.is_on()) return;
-  device_trace_.stop(tracer_);
-  tracer_.switch_off();
-  const auto events = mpi_.gather_strings(
-      trace_events(mpi_.rank(), mpi_.host_name(), tracer_.tracks(), tracer_.take(), trace_origin_));
-  mpi_.run_on_all_ranks([&] {
-    if (mpi_.rank() != 0) return;
-    const auto folder = options_.run_dir / "trace";
-    std::filesystem::create_directories(folder);
-    const auto file =
-        folder /
-        formatted("steps-%08lld-%08lld.json",
-                  static_cast<long long>(std::max(config_.trace.first_step, first_step_ + 1)),
-                  static_cast<long long>(state_.step));
-    write_text_file_atomically(file, trace_json(events));
-    log::info("trace " + file.filename().string() + ", for ui.perfetto.dev or chrome://tracing");
-  });
 }
 
 void Trainer::report_time(double wall_seconds, const std::string& outcome) {

@@ -1,5 +1,4 @@
 // The part of Trainer that makes one update.
-#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -15,7 +14,7 @@
 
 namespace trireme {
 namespace {
-constexpr size_t kSamplesNamed = 8;  // In an error message.
+using Clock = PhaseClock::Clock;
 }
 
 at::Tensor Trainer::micro_losses(const LatentBatch& batch, const BatchTensors& tensors) {
@@ -32,43 +31,8 @@ at::Tensor Trainer::micro_losses(const LatentBatch& batch, const BatchTensors& t
   return sample_losses(prediction, noised);
 }
 
-// Training data, and with data.prior the prior set.
-int64_t Trainer::num_sources() const { return session_.prior ? 2 : 1; }
-
-// A micro-batch of each source in turn.
-int64_t Trainer::passes_per_piece() const {
-  return plan_.micros_per_piece(state_.step + 1) * num_sources();
-}
-
 double Trainer::global_batch(int64_t step) const {
   return static_cast<double>(plan_.global_batch.global_batch(step));
-}
-
-double Trainer::base_lr(int64_t step) const {
-  return scale_learning_rate(config_.optim, plan_.global_batch.global_batch(step)).lr;
-}
-
-// A rank whose data is bad says so before any rank starts the step's collectives.
-void Trainer::fetch_batches() {
-  mpi_.run_on_all_ranks([&] {
-    batches_.clear();
-    const int64_t count = plan_.pieces_per_rank * passes_per_piece();
-    for (int64_t i = 0; i < count; ++i) batches_.push_back(loader_->next());
-  });
-}
-
-// Fetches, and returns the seconds that the loader was waited for.
-double Trainer::timed_fetch() {
-  using Clock = PhaseClock::Clock;
-  const double before = loader_->wait_seconds();
-  const auto begin = Clock::now();
-  fetch_batches();
-  const double seconds = loader_->wait_seconds() - before;
-  const auto data_end =
-      begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-  clock_.add(Phase::kData, begin, data_end);
-  clock_.add(Phase::kWaiting, data_end, Clock::now());
-  return seconds;
 }
 
 StepResult Trainer::run_step() {
@@ -79,9 +43,17 @@ StepResult Trainer::run_step() {
 void Trainer::launch_step() {
   StepInFlight flight;
   flight.step = state_.step + 1;
-  flight.lr = learning_rate(plan_.lr_schedule, base_lr(flight.step), flight.step, plan_.steps);
-  flight.data_seconds = timed_fetch();
-  upload_->start(batches_.front());
+  const double base =
+      scale_learning_rate(config_.optim, plan_.global_batch.global_batch(flight.step)).lr;
+  flight.lr = learning_rate(plan_.lr_schedule, base, flight.step, plan_.steps);
+  {
+    const auto begin = Clock::now();
+    flight.data_seconds = batches_->fetch(flight.step);
+    const std::chrono::duration<double> waited(flight.data_seconds);
+    const auto data_end = begin + std::chrono::duration_cast<Clock::duration>(waited);
+    clock_.add(Phase::kData, begin, data_end);
+    clock_.add(Phase::kWaiting, data_end, Clock::now());
+  }
   reducer_->begin_step();
   message_->begin();
   for (int64_t piece = 0; piece < plan_.pieces_per_rank; ++piece) {
@@ -112,27 +84,26 @@ void Trainer::accumulate_piece(int64_t piece, std::vector<at::Tensor>& losses) {
     }
   });
   reducer_->begin_piece();
-  const int64_t num_passes = passes_per_piece();
+  const int64_t num_sources = batches_->num_sources();
+  const int64_t num_passes = batches_->num_per_piece(state_.step + 1);
   for (int64_t pass = 0; pass < num_passes; ++pass) {
-    const auto index = static_cast<size_t>(piece * num_passes + pass);
-    const BatchTensors tensors = upload_->take();
-    if (index + 1 < batches_.size()) upload_->start(batches_[index + 1]);
+    const auto [batch, tensors] = batches_->next();
     at::Tensor micro_loss;  // (N)
     {
       const auto span = clock_.measure(Phase::kForward);
-      micro_loss = micro_losses(batches_[index], tensors);
+      micro_loss = micro_losses(batch, tensors);
       wait_for_parameters();  // Forward has used them, but for some that it does without.
     }
     const auto span = clock_.measure(Phase::kBackward);
     if (pass + 1 == num_passes) reducer_->arm();  // Its gradients complete the piece.
-    const double weight = batches_[index].loss_weight;
+    const double weight = batch.loss_weight;
     (micro_loss.sum() * weight * scaler_->scale() / global_batch(state_.step + 1)).backward();
     const torch::NoGradGuard no_grad;
     losses.push_back(micro_loss.detach());
     const at::Tensor sum = losses.back().sum(at::kDouble);
     message_->piece_loss(number).add_(sum, weight);
-    if (pass % num_sources() == 1) message_->piece_prior_loss(number).add_(sum);
-    if (plan_.num_pieces == 1 && pass + 1 == num_sources() && num_passes > num_sources()) {
+    if (pass % num_sources == 1) message_->piece_prior_loss(number).add_(sum);
+    if (plan_.num_pieces == 1 && pass + 1 == num_sources && num_passes > num_sources) {
       for (const auto& bucket : buckets_->flat()) {
         squares.add_(internal::sum_of_squares_of(bucket.grads));
       }
@@ -181,7 +152,7 @@ void Trainer::update(const StepInFlight& flight) {
   if (has_checksums) {
     message_->add_gradient_checksum(checksum_of(flat, slices_, Checksummed::kGradients));
   }
-  if (wants_to_stop()) message_->request_stop();
+  if (stop_request_.is_made_here()) message_->request_stop();
   message_->exchange();
 
   clip_values();
@@ -271,45 +242,6 @@ void Trainer::note_noise(const StepMessage::Content& content, StepResult& result
       StepNoise{.signal = estimate.signal, .noise = estimate.noise, .scale = noise_scale_.value()};
 }
 
-std::string Trainer::describe_position(int64_t step, int64_t position) const {
-  const int64_t batch = plan_.global_batch.global_batch(step);
-  const bool is_prior = position >= batch;
-  const auto& sampler = is_prior ? *prior_sampler_ : *sampler_;
-  const auto& dataset = is_prior ? *session_.prior : *session_.dataset;
-  const int64_t place = is_prior ? position - batch : position;
-  const int64_t sample = sampler.draws(step, place, 1).front().sample;
-  return std::to_string(sample) + " (" + dataset.describe(sample) + ")";
-}
-
-std::string Trainer::describe_bad_samples(const StepInFlight& flight) const {
-  // Positions of the batch, and of the prior batch those after them.
-  std::vector<int64_t> positions;
-  const int64_t batch = plan_.global_batch.global_batch(flight.step);
-  const int64_t share = batch / mpi_.world_size();
-  for (size_t i = 0; i < flight.losses.size(); ++i) {
-    const at::Tensor host = flight.losses[i].cpu().contiguous();
-    const int64_t micro = static_cast<int64_t>(i) / num_sources();
-    const bool is_prior = static_cast<int64_t>(i) % num_sources() == 1;
-    const int64_t first = mpi_.rank() * share + micro * plan_.micro + (is_prior ? batch : 0);
-    for (int64_t k = 0; k < host.numel(); ++k) {
-      if (!std::isfinite(host.const_data_ptr<float>()[k])) positions.push_back(first + k);
-    }
-  }
-  const bool some_loss = !positions.empty();
-  if (!some_loss) {
-    for (int64_t i = 0; i < share; ++i) positions.push_back(mpi_.rank() * share + i);
-  }
-  std::string text = some_loss ? "loss not finite for " : "gradient not finite, from ";
-  text += positions.size() == 1 ? "sample " : "samples ";
-  for (size_t i = 0; i < std::min(positions.size(), kSamplesNamed); ++i) {
-    text += (i > 0 ? ", " : "") + describe_position(flight.step, positions[i]);
-  }
-  if (positions.size() > kSamplesNamed) {
-    text += " and " + std::to_string(positions.size() - kSamplesNamed) + " more";
-  }
-  return text;
-}
-
 void Trainer::throw_diverged(const StepInFlight& flight, const StepMessage::Content& content) {
   const std::string cure =
       " (" + guard_.reason() +
@@ -327,7 +259,7 @@ void Trainer::throw_diverged(const StepInFlight& flight, const StepMessage::Cont
     for (int64_t piece = first; piece < first + plan_.pieces_per_rank; ++piece) {
       if (is_bad(piece)) {
         throw DivergedError(what + "rank " + std::to_string(mpi_.rank()) + " has " +
-                            describe_bad_samples(flight) + cure);
+                            batches_->describe_bad(flight.step, flight.losses) + cure);
       }
     }
   });

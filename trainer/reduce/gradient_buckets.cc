@@ -1,5 +1,7 @@
 #include "trainer/reduce/gradient_buckets.h"
 
+#include <cmath>
+
 #include "core/error.h"
 #include "trainer/reduce/grad_hooks.h"
 #include "trainer/torch_api.h"
@@ -106,5 +108,16 @@ GradientBuckets::GradientBuckets(Communicator& comm, const NamedParameters& para
 
 void GradientBuckets::zero_grad() {
   for (auto& bucket : buckets_) bucket.grads.zero_();
+}
+
+bool GradientBuckets::parameters_are_finite() const {
+  const torch::NoGradGuard no_grad;
+  for (const auto& bucket : buckets_) {
+    // NaN is passed on by both.
+    const double least = bucket.params.min().item<double>();
+    const double most = bucket.params.max().item<double>();
+    if (!std::isfinite(least) || !std::isfinite(most)) return false;
+  }
+  return true;
 }
 }  // namespace trireme

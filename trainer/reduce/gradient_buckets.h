@@ -55,6 +55,7 @@ class GradientBuckets {
     return parameters_[bucket];
   }
   void zero_grad();
+  [[nodiscard]] bool parameters_are_finite() const;
 
  private:
   std::vector<std::unique_ptr<CommBuffer>> memory_;
