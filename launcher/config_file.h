@@ -28,10 +28,10 @@ struct LoadedConfig {
 [[nodiscard]] std::string write_config(const Config& config);
 
 // Keys whose values differ in a way that changes the trajectory (docs/config.md marks those that do
-// not). run.steps may only grow; that is reported by `steps_grow`.
+// not). run.steps and run.epochs may only grow; that is reported by `growth`.
 struct ConfigDifference {
   std::vector<std::string> keys;  // "optim.lr: 0.0001 here, 0.001 in RUN/config.toml"
-  bool steps_grow = false;
+  std::string growth;             // "run.steps grows from 2 to 3", or empty.
 };
 [[nodiscard]] ConfigDifference compare_for_resume(const Config& now, const Config& then);
 }  // namespace trireme

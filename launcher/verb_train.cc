@@ -38,6 +38,12 @@ std::string run_dir_of(const Config& config) {
   return config.run.dir.empty() ? "runs/" + config.run.name : config.run.dir;
 }
 
+bool depends_on_length(const LrScheduleOptions& schedule) {
+  const bool ends = schedule.name != LrScheduleName::kConstant &&
+                    schedule.name != LrScheduleName::kInverseSqrt;
+  return ends || schedule.warmup_fraction > 0;
+}
+
 // Rank 0: whether the folder holds this run, and from which checkpoint it goes on. Stores the
 // resolved configuration.
 std::optional<std::filesystem::path> open_run(const RunDirectory& run, const Config& config) {
@@ -53,12 +59,12 @@ std::optional<std::filesystem::path> open_run(const RunDirectory& run, const Con
                        ". Set these back, choose another --run-dir, or start over with --fresh.");
     }
     resume = newest_checkpoint(run.checkpoints());
-    if (difference.steps_grow) {
-      log::info("run.steps grows from " + std::to_string(then.run.steps) + " to " +
-                std::to_string(config.run.steps) +
-                ": the learning-rate schedule is stretched over the new length, so the rate at the "
-                "next step "
-                "differs from where it stood");
+    if (!difference.growth.empty()) {
+      log::info(difference.growth + ": " +
+                (depends_on_length(config.lr_schedule)
+                     ? "the learning-rate schedule is stretched over the new length, so the rate "
+                       "at the next step differs from where it stood"
+                     : "the learning-rate schedule does not depend on the length"));
     }
   }
   write_text_file_atomically(run.config_file(), write_config(config));

@@ -360,7 +360,7 @@ TEST_F(ConfigFileTest, ResumeAllowsWhatDoesNotTouchTheTrajectory) {
           .config;
   const ConfigDifference difference = compare_for_resume(now, then);
   EXPECT_THAT(difference.keys, IsEmpty());
-  EXPECT_FALSE(difference.steps_grow);
+  EXPECT_EQ(difference.growth, "");
 }
 
 TEST_F(ConfigFileTest, ResumeNamesWhatDiffers) {
@@ -370,7 +370,7 @@ TEST_F(ConfigFileTest, ResumeNamesWhatDiffers) {
   EXPECT_THAT(difference.keys,
               ElementsAre("batch.micro: 4 here, 0 in the run's config.toml",
                           "optim.lr: 0.001 here, 0.0001 in the run's config.toml"));
-  EXPECT_TRUE(difference.steps_grow);
+  EXPECT_EQ(difference.growth, "run.steps grows from 10 to 20");
 }
 
 TEST_F(ConfigFileTest, ResumeRefusesFewerStepsAndAnotherUnit) {
@@ -383,6 +383,9 @@ TEST_F(ConfigFileTest, ResumeRefusesFewerStepsAndAnotherUnit) {
   EXPECT_THAT(compare_for_resume(epochs, then).keys,
               ElementsAre("run.steps: not set here, 10 in the run's config.toml",
                           "run.epochs: 2.0 here, not set in the run's config.toml"));
+  Config longer = epochs;
+  longer.run.epochs = 2.5;
+  EXPECT_EQ(compare_for_resume(longer, epochs).growth, "run.epochs grows from 2.0 to 2.5");
 }
 
 TEST_F(ConfigFileTest, EvaluationTouchesTheTrajectoryWithEarlyStopping) {
