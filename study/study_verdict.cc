@@ -14,6 +14,7 @@ namespace trireme {
 namespace {
 constexpr int kNumDraws = 1000;
 constexpr size_t kMinCommonSeeds = 3;
+constexpr size_t kMinResampledSeeds = 5;  // Of fewer, resampling keeps too few different ones.
 
 // log of the best rate of a batch when run i counts weight[i] times.
 double best_log_rate(const std::vector<const Setting*>& rates, const std::vector<size_t>& seeds) {
@@ -54,12 +55,16 @@ std::string exponent_verdict(double exponent, const std::optional<Interval>& int
   };
   const bool linear = holds(1.0);
   const bool root = holds(0.5);
-  const char* rule = linear && root ? "which both the linear and the square-root rule fit"
-                     : linear       ? "which the linear rule fits and the square-root rule does not"
-                     : root         ? "which the square-root rule fits and the linear rule does not"
-                     : holds(0.0)   ? "which a constant learning rate fits, and neither rule"
-                                  : "which neither the linear nor the square-root rule fits: use a "
-                                    "power law with this exponent";
+  const bool constant = holds(0.0);
+  const char* rule =
+      linear && root && constant ? "which any rule fits: measure more"
+      : linear && root           ? "which both the linear and the square-root rule fit"
+      : linear                   ? "which the linear rule fits and the square-root rule does not"
+      : root && constant ? "which a constant rate and the square-root rule fit, linear does not"
+      : root             ? "which the square-root rule fits and the linear rule does not"
+      : constant         ? "which a constant learning rate fits, and neither rule"
+                         : "which neither the linear nor the square-root rule fits: use a power "
+                           "law with this exponent";
   std::snprintf(text, sizeof(text),
                 "The best learning rate grows as batch^%.2f (%.2f to %.2f), %s.", exponent,
                 interval->low, interval->high, rule);
@@ -223,6 +228,7 @@ std::optional<CommonNumbers> compare_common_numbers(std::span<const Setting> set
   common.num_pairs = static_cast<int64_t>(pairs.size());
   common.correlation /= static_cast<double>(pairs.size());
   common.seeds_ratio = *ratio;
+  if (num_seeds < kMinResampledSeeds) return common;
   ResamplingRandom random(3);
   std::vector<double> ratios;
   for (int draw = 0; draw < kNumDraws; ++draw) {
