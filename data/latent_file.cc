@@ -307,7 +307,7 @@ void LatentFile::check_captions(const LatentBucket& bucket) const {
 void LatentFile::check_caption_row(const LatentBucket& bucket, int64_t row,
                                    std::span<const int64_t> indices) const {
   const int64_t num_rows = num_text_rows();
-  const bool knows_padding = bucket.caption_index->type().signedness == hdf5::Signedness::kSigned;
+  const bool knows_padding = bucket.caption_index->type().signedness == Signedness::kSigned;
   bool ended = false;
   for (const int64_t index : indices) {
     const std::string where =
