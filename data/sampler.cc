@@ -12,10 +12,6 @@ namespace {
 // Epochs from here on belong to the validation's random numbers (interface of PositionRandom:
 // 2^24).
 constexpr int64_t kMaxEpochs = 0xf00000;
-
-int64_t multiply_divide(int64_t a, int64_t b, int64_t divisor) {
-  return static_cast<int64_t>(static_cast<__int128>(a) * b / divisor);
-}
 }  // namespace
 
 GlobalBatchSampler::GlobalBatchSampler(std::vector<ShapeClass> classes, Split split,

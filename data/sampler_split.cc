@@ -9,10 +9,6 @@
 
 namespace trireme {
 namespace {
-int64_t multiply_divide(int64_t a, int64_t b, int64_t divisor) {
-  return static_cast<int64_t>(static_cast<__int128>(a) * b / divisor);
-}
-
 int64_t count_samples(const std::vector<ShapeClass>& classes) {
   int64_t total = 0;
   for (const ShapeClass& shape_class : classes) total += shape_class.num_samples;
@@ -22,6 +18,10 @@ int64_t count_samples(const std::vector<ShapeClass>& classes) {
 // Where stratum j of v begins among n.
 int64_t stratum_start(int64_t j, int64_t n, int64_t v) { return multiply_divide(j, n, v); }
 }  // namespace
+
+int64_t multiply_divide(int64_t a, int64_t b, int64_t divisor) {
+  return static_cast<int64_t>(static_cast<__int128>(a) * b / divisor);
+}
 
 Split::Split(const std::vector<ShapeClass>& classes)
     : classes_(classes), num_validation_(classes.size(), 0) {

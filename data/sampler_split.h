@@ -7,6 +7,10 @@
 
 namespace trireme {
 
+// floor(a * b / divisor), of a product that need not fit. REQUIRES: none is negative, and the result
+// fits.
+[[nodiscard]] int64_t multiply_divide(int64_t a, int64_t b, int64_t divisor);
+
 // Which samples take part in training and which in validation: strata of each class, one sample of
 // each to validation, chosen by position (Stream::kValidationSplit). O(1) memory and time.
 class Split {

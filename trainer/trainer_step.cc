@@ -78,11 +78,11 @@ void Trainer::accumulate_piece(int64_t piece, std::vector<at::Tensor>& losses) {
   // The noise of gradients shows in the pieces' norms; one piece alone is compared with its first
   // micro-batch.
   at::Tensor squares = message_->piece_squares(number);
-  reducer_->observe_pieces([&](size_t bucket) {
-    if (plan_.num_pieces > 1) {
-      squares.add_(internal::sum_of_squares_of(buckets_->flat()[bucket].grads));
-    }
-  });
+  if (plan_.num_pieces > 1) {
+    reducer_->observe_pieces([&](size_t bucket, FlatRange part) {
+      internal::add_sum_of_squares(buckets_->flat()[bucket].grads, part, squares);
+    });
+  }
   reducer_->begin_piece();
   const int64_t num_sources = batches_->num_sources();
   const int64_t num_passes = batches_->num_per_piece(state_.step + 1);
@@ -105,7 +105,7 @@ void Trainer::accumulate_piece(int64_t piece, std::vector<at::Tensor>& losses) {
     if (pass % num_sources == 1) message_->piece_prior_loss(number).add_(sum);
     if (plan_.num_pieces == 1 && pass + 1 == num_sources && num_passes > num_sources) {
       for (const auto& bucket : buckets_->flat()) {
-        squares.add_(internal::sum_of_squares_of(bucket.grads));
+        internal::add_sum_of_squares(bucket.grads, {0, bucket.grads.numel()}, squares);
       }
     }
   }

@@ -142,7 +142,7 @@ void average_update(float decay, float one_minus_decay, int64_t n, float* __rest
 
 TRIREME_VECTOR_CLONES
 double block_sum_of_squares(const float* __restrict values, int64_t n) noexcept {
-  constexpr int64_t kLanes = 8;
+  constexpr int64_t kLanes = 16;
   double sums[kLanes] = {};
   int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
@@ -155,6 +155,9 @@ double block_sum_of_squares(const float* __restrict values, int64_t n) noexcept 
     const auto value = static_cast<double>(values[i]);
     sums[i % kLanes] += value * value;
   }
-  return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+  }
+  return sums[0];
 }
 }  // namespace trireme::internal

@@ -52,6 +52,7 @@ void lion_update(const LionFactors& factors, float scale, int64_t n, float* para
 void average_update(float decay, float one_minus_decay, int64_t n, float* averages,
                     const float* params) noexcept;
 
-// Sum of squares in double: eight partial sums by index modulo 8, added pairwise at the end.
+// Sum of squares in double: sixteen partial sums by index modulo 16, added pairwise at the
+// end.
 [[nodiscard]] double block_sum_of_squares(const float* values, int64_t n) noexcept;
 }  // namespace trireme::internal

@@ -14,6 +14,7 @@ constexpr int64_t kBlock = 4096;  // Elements. Part of what a tensor's norm mean
 constexpr int64_t kBlocksAThread = 32;
 
 double host_sum_of_squares(const float* values, int64_t n) {
+  if (n <= kBlock) return block_sum_of_squares(values, n);
   std::vector<double> sums(static_cast<size_t>((n + kBlock - 1) / kBlock));
   at::parallel_for(0, static_cast<int64_t>(sums.size()), kBlocksAThread,
                    [&](int64_t begin, int64_t end) {
@@ -47,6 +48,16 @@ at::Tensor sum_of_squares_of(const at::Tensor& values) {
     total += flat.narrow(0, whole, values.numel() - whole).to(torch::kDouble).square().sum();
   }
   return total;
+}
+
+void add_sum_of_squares(const at::Tensor& values, FlatRange range, at::Tensor& total) {
+  const int64_t count = range.last - range.first;
+  if (values.is_cpu()) {
+    *total.data_ptr<double>() +=
+        host_sum_of_squares(values.const_data_ptr<float>() + range.first, count);
+  } else {
+    total.add_(sum_of_squares_of(values.narrow(0, range.first, count)));
+  }
 }
 
 at::Tensor norm_of(const at::Tensor& values) { return sum_of_squares_of(values).sqrt(); }

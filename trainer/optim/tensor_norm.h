@@ -1,6 +1,8 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include "trainer/optim/optimizer.h"
+
 namespace trireme::internal {
 
 // Sum of squares of a dense float32 tensor, in its memory order, in double. 0-d, float64, on the
@@ -10,4 +12,8 @@ namespace trireme::internal {
 
 // Its square root.
 [[nodiscard]] at::Tensor norm_of(const at::Tensor& values);
+
+// Adds the sum of squares of a range of `values`, float32, to `total`, 0-d float64 on the same
+// device. On the CPU nothing is allocated: a call costs no more than its pass over memory.
+void add_sum_of_squares(const at::Tensor& values, FlatRange range, at::Tensor& total);
 }  // namespace trireme::internal

@@ -71,8 +71,10 @@ GradientReducer::GradientReducer(Communicator& comm, GradientBuckets& buckets, O
       sent_[b] = wire == at::kFloat ? grads : torch::empty_like(grads, wire);
       exchanged_[b] = torch::empty_like(grads, wire);
     }
-    for (const auto& parameter : buckets_.parameters(b)) {
-      hooks_.add(parameter, [this, b] { on_gradient(b); });
+    const auto& segments = buckets_.flat()[b].segments;
+    for (size_t i = 0; i < segments.size(); ++i) {
+      const FlatRange range{segments[i].offset, segments[i].offset + segments[i].num_elements};
+      hooks_.add(buckets_.parameters(b)[i], [this, b, range] { on_gradient(b, range); });
     }
   }
 }
@@ -110,10 +112,13 @@ void GradientReducer::arm() {
   }
 }
 
-void GradientReducer::on_gradient(size_t bucket) {
-  if (!armed_ || --pending_[bucket] > 0) return;
+void GradientReducer::on_gradient(size_t bucket, FlatRange parameter) {
+  if (!armed_) return;
   const torch::NoGradGuard no_grad;
-  if (observer_) observer_(bucket);
+  const auto& grads = buckets_.flat()[bucket].grads;
+  if (observer_ && grads.is_cpu()) observer_(bucket, parameter);
+  if (--pending_[bucket] > 0) return;
+  if (observer_ && !grads.is_cpu()) observer_(bucket, {0, grads.numel()});
   fold_piece(bucket);
   if (piece_ + 1 == options_.pieces_per_rank) launch_ready_buckets();
 }

@@ -38,11 +38,12 @@ class GradientReducer {
   // powers of two, and float32 travels; kSum: pieces_per_rank is 1.
   GradientReducer(Communicator& comm, GradientBuckets& buckets, Options options);
 
-  // Called with a bucket's number when this rank's gradient of it is whole for a piece, before it
-  // is added to anything: for statistics of the piece.
-  void observe_pieces(std::function<void(size_t bucket)> observer) {
-    observer_ = std::move(observer);
-  }
+  // Called when this rank's gradient of a part of a bucket is whole for a piece, before it is added
+  // to anything: for statistics of the piece. On the host a part is a parameter, whose gradient is
+  // still in cache; on a device, where a call costs more than memory, a whole bucket. Parts come in
+  // the order of backward.
+  using PieceObserver = std::function<void(size_t bucket, FlatRange part)>;
+  void observe_pieces(PieceObserver observer) { observer_ = std::move(observer); }
 
   void begin_step();  // Zeroes the gradients.
   void begin_piece();
@@ -52,7 +53,7 @@ class GradientReducer {
   [[nodiscard]] double exposed_seconds() const noexcept { return exposed_seconds_; }
 
  private:
-  void on_gradient(size_t bucket);
+  void on_gradient(size_t bucket, FlatRange parameter);
   void launch_ready_buckets();
   void fold_piece(size_t bucket);
   void start(size_t bucket);
@@ -64,7 +65,7 @@ class GradientReducer {
   Communicator& comm_;
   GradientBuckets& buckets_;
   Options options_;
-  std::function<void(size_t)> observer_;
+  PieceObserver observer_;
   int piece_ = -1;
   bool armed_ = false;
   std::vector<int> pending_;  // Per bucket: gradients still to come in this backward.
