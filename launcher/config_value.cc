@@ -22,7 +22,7 @@ std::string float_text(double value) {
   return text;
 }
 
-std::string quoted(std::string_view text) {
+std::string toml_quoted(std::string_view text) {
   static constexpr char kHex[] = "0123456789ABCDEF";
   std::string result = "\"";
   for (const char c : text) {
@@ -45,10 +45,10 @@ struct TomlWriter {
   std::string operator()(bool value) const { return value ? "true" : "false"; }
   std::string operator()(int64_t value) const { return std::to_string(value); }
   std::string operator()(double value) const { return float_text(value); }
-  std::string operator()(const std::string& value) const { return quoted(value); }
+  std::string operator()(const std::string& value) const { return toml_quoted(value); }
   std::string operator()(const std::vector<std::string>& value) const {
     std::string text = "[";
-    for (const auto& item : value) text += (text.size() > 1 ? ", " : "") + quoted(item);
+    for (const auto& item : value) text += (text.size() > 1 ? ", " : "") + toml_quoted(item);
     return text + "]";
   }
   std::string operator()(const std::array<double, 2>& value) const {
@@ -57,7 +57,7 @@ struct TomlWriter {
   std::string operator()(const std::map<std::string, double>& value) const {
     std::string text;
     for (const auto& [key, number] : value) {
-      text += (text.empty() ? " " : ", ") + quoted(key) + " = " + float_text(number);
+      text += (text.empty() ? " " : ", ") + toml_quoted(key) + " = " + float_text(number);
     }
     return "{" + text + (text.empty() ? "}" : " }");
   }

@@ -8,6 +8,9 @@
 
 namespace trireme {
 
+// How a verb prints what it found: for people, or --json for programs.
+enum class OutputFormat { kTable, kJson };
+
 // What `inspect` and `check` print: headings, and rows of a name and a value, values aligned.
 class ReportTable {
  public:

@@ -75,8 +75,8 @@ int quota_cores(const fs::path& root) {
 }
 
 // Cores [first, last) as a rank's place; `feeds_gpu`: one thread of it serves a device.
-enum class Work { kOnCpu, kFeedsGpu };
-RankPlacement placement(std::span<const Core> cores, Work work) {
+enum class RankDuty { kOnCpu, kFeedsGpu };
+RankPlacement placement(std::span<const Core> cores, RankDuty duty) {
   RankPlacement result;
   std::set<int> nodes;
   for (const auto& core : cores) {
@@ -85,7 +85,7 @@ RankPlacement placement(std::span<const Core> cores, Work work) {
     result.cpus.insert(result.cpus.end(), core.cpus.begin(), core.cpus.end());
     result.helpers.insert(result.helpers.end(), core.cpus.begin() + 1, core.cpus.end());
   }
-  if (result.helpers.empty() && work == Work::kFeedsGpu && cores.size() > 1)
+  if (result.helpers.empty() && duty == RankDuty::kFeedsGpu && cores.size() > 1)
     result.helpers.assign(result.compute.begin() + 1, result.compute.end());
   for (auto* list : {&result.cpus, &result.compute, &result.helpers}) std::ranges::sort(*list);
   if (nodes.size() == 1) result.numa_node = *nodes.begin();
@@ -127,7 +127,7 @@ RankPlacement place_near_gpu(const Machine& machine, size_t rank, size_t num_ran
     ++sharing;
   }
   const std::vector<Core> near = cores_on(machine, node);
-  return placement(share_of(near, before, sharing), Work::kFeedsGpu);
+  return placement(share_of(near, before, sharing), RankDuty::kFeedsGpu);
 }
 }  // namespace
 
@@ -174,7 +174,7 @@ std::vector<RankPlacement> place_ranks(const Machine& machine, int local_size) {
   for (size_t rank = 0; rank < num_ranks; ++rank) {
     placements[rank] = near_gpus ? place_near_gpu(machine, rank, num_ranks)
                                  : placement(share_of(machine.cores, rank, num_ranks),
-                                             on_gpus ? Work::kFeedsGpu : Work::kOnCpu);
+                                             on_gpus ? RankDuty::kFeedsGpu : RankDuty::kOnCpu);
   }
   return placements;
 }

@@ -26,13 +26,11 @@ namespace trireme {
 namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
-enum class Output { kTable, kJson };
-
 struct AuditArguments {
   std::string run;
   int64_t from = 0;
   int64_t to = 0;  // 0: the last step that the run recorded.
-  Output output = Output::kTable;
+  OutputFormat output = OutputFormat::kTable;
 };
 
 struct Recorded {
@@ -181,7 +179,7 @@ int audit(MpiEnvironment& mpi, AuditArguments arguments) {
     difference = compare(record.at(now.step), now);
   }
   const int64_t num_compared = trainer.step() - arguments.from;
-  if (mpi.rank() == 0 && arguments.output == Output::kJson) {
+  if (mpi.rank() == 0 && arguments.output == OutputFormat::kJson) {
     print_json(arguments, num_compared, difference);
   } else if (mpi.rank() == 0) {
     print_table(arguments, num_compared, difference, mpi.world_size());
@@ -205,7 +203,7 @@ void add_audit_verb(CLI::App& app, std::function<int()>& action) {
       ->type_name("STEP")
       ->check(CLI::PositiveNumber);
   verb->add_flag_callback(
-      "--json", [arguments] { arguments->output = Output::kJson; },
+      "--json", [arguments] { arguments->output = OutputFormat::kJson; },
       "Print one JSON object and nothing else");
   verb->footer(
       "Example:\n  trireme audit runs/emoji --from 500 --to 1000\nExit code 1: a step differs.");

@@ -15,22 +15,23 @@
 #include "launcher/doctor.h"
 #include "launcher/doctor_report.h"
 #include "launcher/launch_plan.h"
+#include "launcher/report_table.h"
 #include "launcher/verbs.h"
 
 namespace trireme {
 namespace {
 constexpr int kLimitSeconds = 120;
 
-enum class Format { kTable, kJson };
 struct DoctorArguments {
-  Format format = Format::kTable;
+  OutputFormat format = OutputFormat::kTable;
   std::string folder = ".";
   int num_ranks = 0;
 };
 
 ExitCode show(const std::vector<DoctorRow>& rows, const std::vector<std::string>& hosts,
-              Format format) {
-  std::cout << (format == Format::kJson ? doctor_json(rows, hosts) : doctor_table(rows, hosts))
+              OutputFormat format) {
+  std::cout << (format == OutputFormat::kJson ? doctor_json(rows, hosts)
+                                              : doctor_table(rows, hosts))
             << std::flush;
   return worst(rows) == Health::kFail ? ExitCode::kOther : ExitCode::kDone;
 }
@@ -66,7 +67,7 @@ ExitCode examine_from_outside(const DoctorArguments& arguments) {
   request.user = geteuid() == 0 ? User::kRoot : User::kOrdinary;
   request.program = std::filesystem::read_symlink("/proc/self/exe").string();
   request.arguments = {"doctor", "--dir", arguments.folder};
-  if (arguments.format == Format::kJson) request.arguments.emplace_back("--json");
+  if (arguments.format == OutputFormat::kJson) request.arguments.emplace_back("--json");
   const LaunchPlan plan = plan_launch(machine, request);
   const CommandOutput ranks = output_of(plan.command, kLimitSeconds);
   const bool has_report = ranks.text.find(" FAIL\n") != std::string::npos ||
@@ -99,7 +100,7 @@ void add_doctor_verb(CLI::App& app, std::function<int()>& action) {
   auto* verb = app.add_subcommand(
       "doctor", "What of MPI, GPUs, HDF5, Slurm and the file system works here, and what mends it");
   verb->add_flag_callback(
-      "--json", [arguments] { arguments->format = Format::kJson; },
+      "--json", [arguments] { arguments->format = OutputFormat::kJson; },
       "Print JSON instead of the table");
   verb->add_option("--dir", arguments->folder,
                    "Folder whose file system is tested; default: this one")

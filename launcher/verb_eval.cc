@@ -25,11 +25,9 @@ namespace trireme {
 namespace {
 namespace fs = std::filesystem;
 
-enum class Output { kTable, kJson };
-
 struct EvalArguments {
   CheckpointArguments checkpoint;
-  Output output = Output::kTable;
+  OutputFormat output = OutputFormat::kTable;
   std::vector<std::string> metrics;
   std::string inception;
   std::string inception_resize;
@@ -190,7 +188,7 @@ void evaluate_folder(MpiEnvironment& mpi, const EvalArguments& arguments) {
   const auto scores =
       score_folders(mpi, options, arguments.checkpoint.checkpoint, arguments.reference, device);
   if (mpi.rank() != 0) return;
-  if (arguments.output == Output::kJson) {
+  if (arguments.output == OutputFormat::kJson) {
     print_json(std::nullopt, {.losses = {}, .scores = scores});
     return;
   }
@@ -214,7 +212,7 @@ int run_eval(MpiEnvironment& mpi, const EvalArguments& arguments) {
     require_something(*session);
   });
   const Evaluation evaluation = evaluate(mpi, checkpoint, *session);
-  if (mpi.rank() == 0 && arguments.output == Output::kJson) {
+  if (mpi.rank() == 0 && arguments.output == OutputFormat::kJson) {
     print_json(checkpoint.state.step, evaluation);
   } else if (mpi.rank() == 0) {
     print_table(checkpoint, evaluation);
@@ -247,7 +245,7 @@ void add_eval_verb(CLI::App& app, std::function<int()>& action) {
   add_checkpoint_arguments(*verb, arguments->checkpoint);
   add_score_options(*verb, *arguments);
   verb->add_flag_callback(
-      "--json", [arguments] { arguments->output = Output::kJson; },
+      "--json", [arguments] { arguments->output = OutputFormat::kJson; },
       "Print one JSON object and nothing else");
   verb->footer(
       "Examples:\n  mpirun -np 4 trireme eval runs/emoji/checkpoints/latest --metric fid "

@@ -26,21 +26,22 @@ struct ExportArguments {
 
 enum class OutKind { kFolder, kFile };
 
-struct Format {
+struct ExportFormat {
   std::string_view name;
   OutKind kind;
   void (*write)(const OpenedCheckpoint&, CheckpointWeights, const fs::path&);
 };
 
-constexpr std::array<Format, 4> kFormats = {{
+constexpr std::array<ExportFormat, 4> kFormats = {{
     {"diffusers", OutKind::kFolder, write_diffusers},
     {"lora-peft", OutKind::kFolder, write_lora_peft},
     {"lora-kohya", OutKind::kFile, write_lora_kohya},
     {"single-file", OutKind::kFile, write_single_file},
 }};
 
-const Format& find_format(const std::string& name) {
-  return *std::ranges::find(kFormats, name, &Format::name);  // The command line knows no others.
+const ExportFormat& find_format(const std::string& name) {
+  // The command line knows no others.
+  return *std::ranges::find(kFormats, name, &ExportFormat::name);
 }
 
 fs::path without_trailing_slash(const fs::path& path) {
@@ -48,7 +49,7 @@ fs::path without_trailing_slash(const fs::path& path) {
 }
 
 int run_export(const ExportArguments& arguments) {
-  const Format& format = find_format(arguments.format);
+  const ExportFormat& format = find_format(arguments.format);
   const fs::path out = without_trailing_slash(arguments.out);
   if (fs::exists(fs::symlink_status(out))) {
     throw UsageError("--out " + out.string() +

@@ -25,8 +25,6 @@
 namespace trireme {
 namespace {
 namespace fs = std::filesystem;
-enum class Format { kTable, kJson };
-
 struct PlanArguments {
   ConfigArguments config;
   std::string gpu_type = "h100";
@@ -40,7 +38,7 @@ struct PlanArguments {
   double e_min = 0.0;
   std::vector<int64_t> size;
   int64_t text_tokens = -1;
-  Format format = Format::kTable;
+  OutputFormat format = OutputFormat::kTable;
 };
 
 // config.json of the network that the configuration names, whether or not it can be trained.
@@ -231,7 +229,7 @@ void print_plan(const PlanArguments& arguments, const PlanInputs& inputs,
 int run_plan(const PlanArguments& arguments) {
   const PlanInputs inputs = inputs_of(arguments);
   const auto rows = plan_rows(inputs, arguments.ranks);
-  if (arguments.format == Format::kJson) {
+  if (arguments.format == OutputFormat::kJson) {
     std::cout << plan_to_json(inputs, rows).dump(2) << '\n';
   } else {
     print_plan(arguments, inputs, rows);
@@ -284,9 +282,10 @@ void add_plan_verb(CLI::App& app, std::function<int()>& action) {
   add_machine_options(*verb, *arguments);
   add_training_options(*verb, *arguments);
   verb->add_flag_callback(
-      "--json", [arguments] { arguments->format = Format::kJson; }, "JSON, and nothing else");
+      "--json", [arguments] { arguments->format = OutputFormat::kJson; }, "JSON, and nothing else");
   verb->footer(
-      "Example:\n  trireme plan configs/domain_sd.toml --gpu-type h100 --ranks 1,8,64,512");
+      "Example:
+  trireme plan configs/domain_sd.toml --gpu-type h100 --ranks 1,8,64,512");
   verb->callback([arguments, &action] { action = [arguments] { return run_plan(*arguments); }; });
 }
 }  // namespace trireme

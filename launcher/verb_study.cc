@@ -17,13 +17,11 @@
 
 namespace trireme {
 namespace {
-enum class Format { kTable, kJson };
-
 struct FitArguments {
   std::string file;
   std::string samples_column = "samples";
   std::vector<std::string> where;
-  Format format = Format::kTable;
+  OutputFormat format = OutputFormat::kTable;
 };
 
 void print_fit(const Points& points, const TradeoffFit& fit) {
@@ -55,7 +53,7 @@ int run_fit(const FitArguments& arguments) {
   for (const auto& text : arguments.where) query.where.push_back(parse_column_filter(text));
   const Points points = read_points(arguments.file, query);
   const TradeoffFit fit = fit_tradeoff(points.batches);
-  if (arguments.format == Format::kJson) {
+  if (arguments.format == OutputFormat::kJson) {
     std::cout << fit_to_json(points, fit).dump(2) << '\n';
   } else {
     print_fit(points, fit);
@@ -78,7 +76,7 @@ void add_fit(CLI::App& study, std::function<int()>& action) {
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   verb->add_flag_callback(
-      "--json", [arguments] { arguments->format = Format::kJson; }, "JSON, and nothing else");
+      "--json", [arguments] { arguments->format = OutputFormat::kJson; }, "JSON, and nothing else");
   verb->footer(
       "Example:\n  trireme study fit study/published/mlperf_rcp_diffusion.csv --samples-column "
       "samples_to_target \\\n    --where benchmark=flux1 --where round=6.0.0");
