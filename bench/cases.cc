@@ -15,6 +15,7 @@
 #include "core/philox.h"
 #include "data/dataset.h"
 #include "dist/local_communicator.h"
+#include "trainer/optim/tensor_norm.h"
 #include "trainer/torch_api.h"
 #include "trainer/trainer.h"
 
@@ -97,6 +98,22 @@ struct FlatProblem {
   }
 };
 
+std::function<double()> piece_norms_case() {
+  auto problem = std::make_shared<FlatProblem>();
+  return [problem] {
+    at::Tensor total = torch::zeros({}, torch::kDouble);
+    double seconds = 0.0;
+    for (auto& bucket : problem->buckets->flat()) {
+      for (const auto& segment : bucket.segments) {
+        bucket.grads.narrow(0, segment.offset, segment.num_elements).fill_(1e-3);
+        const FlatRange range{segment.offset, segment.offset + segment.num_elements};
+        seconds += time_of(1, [&] { internal::add_sum_of_squares(bucket.grads, range, total); });
+      }
+    }
+    return seconds;
+  };
+}
+
 std::function<double()> torch_optimizer_case(std::vector<int64_t> sizes) {
   std::vector<at::Tensor> parameters;
   for (const int64_t size : sizes) {
@@ -150,6 +167,7 @@ Cases::Measurement Cases::make(const std::string& name) {
     auto problem = std::make_shared<FlatProblem>();
     return [problem] { return time_of(5, [&] { problem->update(); }); };
   }
+  if (kind == "piece_norms") return piece_norms_case();
   if (kind == "optimizer_torch") return torch_optimizer_case(tensor_sizes());
   if (kind == "optimizer_torch_flat") return torch_optimizer_case({total_elements()});
   if (kind == "loader") return loader_case(folder_ / "loader.h5");
@@ -168,12 +186,14 @@ Cases::Measurement Cases::make_step(const std::string& name) {
   const bool is_large = name.starts_with("large_");
   const bool is_alone = name.ends_with("_alone");
   const bool is_checkpoint = name == "checkpoint";
-  if (!is_checkpoint &&
+  const bool has_shards = name == "step_shards";
+  if (!is_checkpoint && !has_shards &&
       name != std::string(is_large ? "large_step" : "step") + (is_alone ? "_alone" : "")) {
     throw UsageError("bench cannot measure '" + name + "'.");
   }
-  const Config config =
+  Config config =
       training_config(folder_, is_large ? Model::kLarge : Model::kUNet, mpi_.world_size());
+  if (has_shards) config.parallel.shards = mpi_.world_size();
   Trainer::Options options;
   if (is_checkpoint) options.run_dir = folder_ / "run";
   if (is_alone) options.make_communicator = [] { return make_local_communicator(); };

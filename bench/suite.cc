@@ -1,5 +1,6 @@
 #include "bench/suite.h"
 
+#include <bit>
 #include <chrono>
 
 #include "bench/coprocess.h"
@@ -33,11 +34,15 @@ Comparison compare(std::string group, std::string title, std::string name, std::
 }
 }  // namespace
 
-std::vector<Comparison> all_comparisons() {
-  return {
+std::vector<Comparison> all_comparisons(int num_ranks) {
+  std::vector<Comparison> all = {
       compare("step", "step, UNet of 14.6 M", "step",
               {{"PyTorch, DDP over Gloo", Where::kPython, "step", 0.93},
                {"without the reduction", Where::kWorker, "step_alone", 1.03}}),
+      compare("step", "step with parallel.shards", "step_shards",
+              {{"without", Where::kWorker, "step", 0.0}}),
+      compare("step", "norms for the noise scale", "piece_norms",
+              {{"the whole step", Where::kWorker, "step", 0.005}}),
       compare("step", "step, 100 MB of gradients", "large_step",
               {{"PyTorch, DDP over Gloo", Where::kPython, "large_step", 0.7},
                {"without the reduction", Where::kWorker, "large_step_alone", 0.0}}),
@@ -59,6 +64,10 @@ std::vector<Comparison> all_comparisons() {
       compare("checkpoint", "checkpoint: training held up", "checkpoint",
               {{"torch.save and fsync", Where::kPython, "checkpoint", 0.0}}),
   };
+  if (!std::has_single_bit(static_cast<unsigned>(num_ranks))) {
+    std::erase_if(all, [](const Comparison& each) { return each.name == "step_shards"; });
+  }
+  return all;
 }
 
 struct Suite::Processes {

@@ -28,7 +28,8 @@ struct Comparison {
   Unit unit = Unit::kSeconds;
   double target_seconds = 0.0;  // An absolute one; 0: none.
 };
-[[nodiscard]] std::vector<Comparison> all_comparisons();
+// Those that this number of ranks can make: parallel.shards needs a power of two.
+[[nodiscard]] std::vector<Comparison> all_comparisons(int num_ranks);
 
 struct PeerResult {
   Peer peer;

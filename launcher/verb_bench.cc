@@ -138,8 +138,8 @@ Json result_json(const bench::Result& result) {
   return json;
 }
 
-std::vector<bench::Comparison> chosen(const std::vector<std::string>& groups) {
-  auto all = bench::all_comparisons();
+std::vector<bench::Comparison> chosen(const std::vector<std::string>& groups, int num_ranks) {
+  auto all = bench::all_comparisons(num_ranks);
   if (groups.empty()) return all;
   std::vector<std::string> names;
   for (const auto& comparison : all) {
@@ -183,7 +183,7 @@ bench::SuiteOptions suite_options(const BenchArguments& arguments, const fs::pat
 }
 
 int orchestrate(const BenchArguments& arguments) {
-  const auto comparisons = chosen(arguments.groups);
+  const auto comparisons = chosen(arguments.groups, arguments.num_ranks);
   const bool is_temporary = arguments.folder.empty();
   const fs::path folder =
       is_temporary ? fs::temp_directory_path() / ("trireme-bench-" + std::to_string(getpid()))
