@@ -38,7 +38,7 @@ void on_signal(int number) {
 constexpr int kSignals[] = {SIGINT, SIGTERM, SIGUSR1};
 }  // namespace
 
-StopSignal::StopSignal() {
+StopSignal::StopSignal() : starter_(getppid()) {
   received_signal = 0;
   num_peers = 0;
   is_outcome_settled = false;
@@ -46,10 +46,12 @@ StopSignal::StopSignal() {
   action.sa_handler = on_signal;
   action.sa_flags = SA_RESTART;
   for (const int number : kSignals) sigaction(number, &action, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
 }
 
 StopSignal::~StopSignal() {
   num_peers = 0;
+  std::signal(SIGPIPE, SIG_DFL);
   if (is_outcome_settled) return;
   for (const int number : kSignals) std::signal(number, SIG_DFL);
 }
@@ -61,12 +63,11 @@ void StopSignal::watch_peers(std::span<const pid_t> processes) noexcept {
   num_peers = static_cast<std::sig_atomic_t>(count);
 }
 
-void StopSignal::ignore_from_now_on() noexcept {
-  is_outcome_settled = true;
-  for (const int number : {SIGTERM, SIGUSR1}) std::signal(number, SIG_IGN);
+bool StopSignal::starter_is_gone() const noexcept {
+  return watches_starter_ && getppid() != starter_;
 }
 
-bool StopSignal::requested() const noexcept { return received_signal != 0; }
+bool StopSignal::requested() const noexcept { return received_signal != 0 || starter_is_gone(); }
 
 const char* StopSignal::name() const noexcept {
   switch (received_signal) {
@@ -77,7 +78,12 @@ const char* StopSignal::name() const noexcept {
     case SIGUSR1:
       return "SIGUSR1";
     default:
-      return "";
+      return starter_is_gone() ? "mpirun or srun has ended" : "";
   }
+}
+
+void ignore_late_signals() noexcept {
+  is_outcome_settled = true;
+  for (const int number : {SIGTERM, SIGUSR1}) std::signal(number, SIG_IGN);
 }
 }  // namespace trireme

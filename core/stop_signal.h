@@ -6,8 +6,9 @@
 namespace trireme {
 
 // Turns SIGUSR1, SIGTERM and the first SIGINT, each however often, into a request to stop after a
-// checkpoint; a second SIGINT ends the process at once with code 130. Restores the default handlers
-// on destruction, unless ignore_from_now_on() was called. One instance a process.
+// checkpoint; a second SIGINT ends the process at once with code 130. A reader of this process's
+// output that goes away (SIGPIPE) does not end it. Restores the default handlers on destruction.
+// One instance a process.
 class StopSignal {
  public:
   StopSignal();
@@ -21,12 +22,21 @@ class StopSignal {
   // watched.
   void watch_peers(std::span<const pid_t> peers) noexcept;
 
-  // The outcome is settled: until this process ends, no SIGUSR1 or SIGTERM changes it any more.
-  // mpirun and srun send SIGTERM to the ranks that are left once the first has ended with a code.
-  void ignore_from_now_on() noexcept;
+  // From now on the end of the process that started this one is a request too: a second SIGTERM
+  // within five seconds ends mpirun at once, and its ranks hear of neither.
+  void watch_starter() noexcept { watches_starter_ = true; }
 
   [[nodiscard]] bool requested() const noexcept;
-  // The signal's name, for messages; "" where none came.
+  // What asked for the stop, for messages; "" where nothing did.
   [[nodiscard]] const char* name() const noexcept;
+
+ private:
+  [[nodiscard]] bool starter_is_gone() const noexcept;
+  pid_t starter_;
+  bool watches_starter_ = false;
 };
+
+// The outcome is settled: until this process ends, no SIGUSR1 or SIGTERM changes it any more, and
+// no StopSignal that ends gives them back their effect.
+void ignore_late_signals() noexcept;
 }  // namespace trireme

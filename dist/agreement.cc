@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/filesystem_error.h"
 #include "core/log.h"
+#include "core/stop_signal.h"
 #include "dist/mpi_environment.h"
 #include "dist/mpi_environment_impl.h"
 
@@ -99,8 +100,8 @@ std::array<int64_t, 2> summary(const MpiEnvironment& mpi, const Outcome& mine) {
   return {priority(mine, mpi.rank()), mine.code == 0 ? 1 : 0};
 }
 
-// Throws the error if every rank has one within seconds; else ends all ranks with it.
-[[noreturn]] void fail_together_or_abort(MpiEnvironment& mpi, const Outcome& mine) {
+// The agreed error if every rank has one within seconds; else ends all ranks with this one's.
+std::exception_ptr agree_or_abort(MpiEnvironment& mpi, const Outcome& mine) {
   auto& channel = *mpi.impl().failure;
   std::array<int64_t, 2> values = summary(mpi, mine);
   MPI_Request request = MPI_REQUEST_NULL;
@@ -112,9 +113,32 @@ std::array<int64_t, 2> summary(const MpiEnvironment& mpi, const Outcome& mine) {
   } catch (const LostError&) {
     together = false;
   }
-  if (together) conclude(mpi, mine, values);
+  if (together) {
+    try {
+      conclude(mpi, mine, values);
+    } catch (...) {
+      return std::current_exception();
+    }
+  }
   if (mine.is_own) log::error(mine.message);
   mpi.abort(static_cast<ExitCode>(mine.code));
+}
+
+// Where a rank has ended with a code, mpirun and srun end those that are left: none ends before the
+// others have said and written what they have to, and a SIGTERM from there changes nothing.
+void end_together(MpiEnvironment& mpi, ExitCode code) noexcept {
+  log::flush();
+  ignore_late_signals();
+  auto& channel = *mpi.impl().failure;  // An operation of the other one may never have ended.
+  try {
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Ibarrier(channel.comm(), &request));
+    channel.wait(request, "the end of all ranks");
+  } catch (const Error& error) {
+    if (code != ExitCode::kDone) mpi.abort(code);  // Which was told.
+    log::error(error.what());
+    mpi.abort(error.code());
+  }
 }
 }  // namespace
 
@@ -130,15 +154,19 @@ void MpiEnvironment::run_on_all_ranks(const std::function<void()>& work) {
   conclude(*this, mine, values);
 }
 
-int run_as_rank(const std::function<int(MpiEnvironment&)>& body) {
+int run_as_rank(const std::function<int(MpiEnvironment&)>& body,
+                const std::function<int(std::exception_ptr)>& report) {
   MpiEnvironment mpi;
-  std::exception_ptr error;
+  int code = 0;
   try {
-    return body(mpi);
+    code = body(mpi);
   } catch (...) {
-    error = std::current_exception();
+    std::exception_ptr error = std::current_exception();
+    if (error != mpi.impl().agreed) error = agree_or_abort(mpi, describe(error));
+    if (!report) std::rethrow_exception(error);
+    code = report(error);
   }
-  if (error == mpi.impl().agreed) std::rethrow_exception(error);
-  fail_together_or_abort(mpi, describe(error));
+  end_together(mpi, static_cast<ExitCode>(code));
+  return code;
 }
 }  // namespace trireme

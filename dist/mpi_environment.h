@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <span>
@@ -66,9 +67,11 @@ class MpiEnvironment {
 
 // The frame of a verb that runs as a rank: runs `body` in an MpiEnvironment and returns its code.
 // An error that all ranks have (agreed in run_on_all_ranks(), or thrown by each within a few
-// seconds) leaves as an exception, from one rank as itself and from the others as PeerFailedError,
-// after MPI was finalised. An error of some ranks only is logged and ends all ranks with its code.
-int run_as_rank(const std::function<int(MpiEnvironment&)>& body);
+// seconds) is on one rank itself and on the others a PeerFailedError: `report` turns it into the
+// code; without it the error is thrown on, after MPI was finalised. An error of some ranks only is
+// logged and ends all ranks with its code. Ranks end together, when all have returned or reported.
+int run_as_rank(const std::function<int(MpiEnvironment&)>& body,
+                const std::function<int(std::exception_ptr)>& report = {});
 
 // Another rank's error, already printed there.
 class PeerFailedError : public Error {

@@ -100,6 +100,7 @@ struct Execution {
   sigset_t watched = watched_signals();
   sigdelset(&watched, SIGTERM);  // Stays blocked in the starter; mpirun unblocks it in the ranks.
   sigprocmask(SIG_UNBLOCK, &watched, nullptr);
+  signal(SIGPIPE, SIG_DFL);
   execvpe(what.argv[0], what.argv.data(), what.environment.data());
   const int error = errno;
   static_cast<void>(!write(what.report, &error, sizeof error));
@@ -210,9 +211,15 @@ LaunchResult of_exit_code(int code, std::string_view starter) {
 SignalsHeld::SignalsHeld() {
   const sigset_t watched = watched_signals();
   sigprocmask(SIG_BLOCK, &watched, &before_);
+  struct sigaction ignore = {};
+  ignore.sa_handler = SIG_IGN;
+  sigaction(SIGPIPE, &ignore, &pipe_before_);
 }
 
-SignalsHeld::~SignalsHeld() { sigprocmask(SIG_SETMASK, &before_, nullptr); }
+SignalsHeld::~SignalsHeld() {
+  sigaction(SIGPIPE, &pipe_before_, nullptr);
+  sigprocmask(SIG_SETMASK, &before_, nullptr);
+}
 
 ChildOutcome run_child(const LaunchPlan& plan, RankOutput& output,
                        std::chrono::seconds kill_timeout) {

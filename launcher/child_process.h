@@ -11,7 +11,8 @@
 
 namespace trireme {
 
-// While it lives, the signals that run_child() acts on wait for it instead of ending this process.
+// While it lives, the signals that run_child() acts on wait for it instead of ending this process,
+// and a reader of its output that goes away does not end it.
 class SignalsHeld {
  public:
   SignalsHeld();
@@ -21,6 +22,7 @@ class SignalsHeld {
 
  private:
   sigset_t before_{};
+  struct sigaction pipe_before_ {};
 };
 
 // How the starter (mpirun or srun) of the ranks ended.

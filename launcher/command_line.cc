@@ -146,4 +146,10 @@ int run_reporting_errors(const std::function<int()>& action) noexcept {
   }
   return static_cast<int>(ExitCode::kOther);
 }
+
+int run_reporting_as_rank(const std::function<int(MpiEnvironment&)>& body) {
+  return run_as_rank(body, [](const std::exception_ptr& error) {
+    return run_reporting_errors([&]() -> int { std::rethrow_exception(error); });
+  });
+}
 }  // namespace trireme

@@ -11,6 +11,7 @@ class App;
 }
 
 namespace trireme {
+class MpiEnvironment;
 
 // What every verb that reads a CONFIG takes.
 struct ConfigArguments {
@@ -32,6 +33,9 @@ void add_config_arguments(CLI::App& verb, ConfigArguments& arguments);
 // Runs `action`; an exception becomes one paragraph on stderr and the exit code. A PeerFailedError,
 // printed by the rank that failed, prints nothing.
 [[nodiscard]] int run_reporting_errors(const std::function<int()>& action) noexcept;
+
+// run_as_rank() with that report: the error is told while the other ranks wait.
+[[nodiscard]] int run_reporting_as_rank(const std::function<int(MpiEnvironment&)>& body);
 
 // One paragraph without what libraries append for developers (stack traces, several lines).
 [[nodiscard]] std::string one_paragraph(std::string_view text);

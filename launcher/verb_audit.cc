@@ -15,6 +15,7 @@
 #include "core/formatted.h"
 #include "core/log.h"
 #include "dist/mpi_environment.h"
+#include "launcher/command_line.h"
 #include "launcher/config_file.h"
 #include "launcher/report_table.h"
 #include "launcher/verbs.h"
@@ -209,7 +210,7 @@ void add_audit_verb(CLI::App& app, std::function<int()>& action) {
       "Example:\n  trireme audit runs/emoji --from 500 --to 1000\nExit code 1: a step differs.");
   verb->callback([arguments, &action] {
     action = [arguments] {
-      return run_as_rank([&](MpiEnvironment& mpi) { return audit(mpi, *arguments); });
+      return run_reporting_as_rank([&](MpiEnvironment& mpi) { return audit(mpi, *arguments); });
     };
   });
 }

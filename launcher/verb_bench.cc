@@ -22,6 +22,7 @@
 #include "core/formatted.h"
 #include "core/log.h"
 #include "dist/mpi_environment.h"
+#include "launcher/command_line.h"
 #include "launcher/launch_plan.h"
 #include "launcher/verbs.h"
 
@@ -212,7 +213,7 @@ int orchestrate(const BenchArguments& arguments) {
 }
 
 int work(const BenchArguments& arguments) {
-  return run_as_rank([&](MpiEnvironment& mpi) {
+  return run_reporting_as_rank([&](MpiEnvironment& mpi) {
     log::configure(mpi.rank(), mpi.world_size());
     if (arguments.makes_first_step) {
       bench::make_first_step(mpi, arguments.folder);

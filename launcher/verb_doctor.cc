@@ -90,7 +90,7 @@ ExitCode examine_from_outside(const DoctorArguments& arguments) {
 int doctor(const DoctorArguments& arguments) {
   if (announced_processes().num_processes <= 1)
     return static_cast<int>(examine_from_outside(arguments));
-  return run_as_rank(
+  return run_reporting_as_rank(
       [&](MpiEnvironment& mpi) { return static_cast<int>(examine_as_rank(mpi, arguments)); });
 }
 }  // namespace

@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "dist/mpi_environment.h"
 #include "launcher/checkpoint_arguments.h"
+#include "launcher/command_line.h"
 #include "launcher/config_schema.h"
 #include "launcher/report_table.h"
 #include "launcher/verbs.h"
@@ -253,7 +254,7 @@ void add_eval_verb(CLI::App& app, std::function<int()>& action) {
       "  trireme eval generated/ --reference real/ --inception inception.safetensors");
   verb->callback([arguments, &action] {
     action = [arguments] {
-      return run_as_rank([&](MpiEnvironment& mpi) { return run_eval(mpi, *arguments); });
+      return run_reporting_as_rank([&](MpiEnvironment& mpi) { return run_eval(mpi, *arguments); });
     };
   });
 }

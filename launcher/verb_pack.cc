@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "dist/mpi_environment.h"
+#include "launcher/command_line.h"
 #include "launcher/verbs.h"
 #include "trainer/encode.h"
 #include "trainer/session.h"
@@ -14,7 +15,7 @@
 namespace trireme {
 namespace {
 int run_pack(PackOptions options) {
-  return run_as_rank([&](MpiEnvironment& mpi) {
+  return run_reporting_as_rank([&](MpiEnvironment& mpi) {
     log::configure(mpi.rank(), mpi.world_size());
     options.device = choose_device(mpi);
     const PackSummary summary = pack(mpi, options);

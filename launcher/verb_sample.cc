@@ -15,6 +15,7 @@
 #include "core/log.h"
 #include "dist/mpi_environment.h"
 #include "launcher/checkpoint_arguments.h"
+#include "launcher/command_line.h"
 #include "launcher/config_schema.h"
 #include "launcher/report_table.h"
 #include "launcher/sample_comparison.h"
@@ -230,7 +231,7 @@ void add_sample_verb(CLI::App& app, std::function<int()>& action) {
       "--sampler dpmpp_2m --steps 20 --out fish.png");
   verb->callback([arguments, &action] {
     action = [arguments] {
-      return run_as_rank([&](MpiEnvironment& mpi) { return run_sample(mpi, *arguments); });
+      return run_reporting_as_rank([&](MpiEnvironment& mpi) { return run_sample(mpi, *arguments); });
     };
   });
 }

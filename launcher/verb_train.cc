@@ -1,4 +1,5 @@
 #include <chrono>
+#include <cstdlib>
 #include <exception>
 #include <filesystem>
 #include <memory>
@@ -13,6 +14,7 @@
 #include "core/sha256.h"
 #include "core/stop_signal.h"
 #include "data/latent_check.h"
+#include "dist/announced.h"
 #include "dist/mpi_environment.h"
 #include "launcher/command_line.h"
 #include "launcher/config_file.h"
@@ -113,24 +115,18 @@ void check_some_latents(const MpiEnvironment& mpi, const Session& session) {
   }
 }
 
-// Rank 0 notes how a start ended; a code that some ranks only have ends the process elsewhere.
+// Rank 0 notes how a start ended; a code that some ranks only have ends the process elsewhere. The
+// other ranks wait for the report where they end together.
 void note_end(const RunDirectory* run, ExitCode code) noexcept {
+  if (run == nullptr) return;
   try {
-    if (run != nullptr) append_provenance(run->path(), end_record(code));
+    append_provenance(run->path(), end_record(code));
   } catch (const std::exception& error) {
     log::warn(error.what());
   }
-}
-
-// Rank 0 writes the report when the others have nothing left to do. They wait for it: where a rank
-// ends with a code, mpirun and srun end those that are left. Collective.
-void finish_together(MpiEnvironment& mpi, const RunDirectory* run, ExitCode code,
-                     StopSignal& stop_signal) {
-  note_end(run, code);
-  // A diverged run's curves show where it went wrong.
-  if (mpi.rank() == 0) write_run_report(run->path());
-  mpi.barrier();
-  stop_signal.ignore_from_now_on();
+  const bool is_told_by_curves =
+      code == ExitCode::kDone || code == ExitCode::kStopped || code == ExitCode::kDiverged;
+  if (is_told_by_curves) write_run_report(run->path());
 }
 
 ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments, StopSignal& stop_signal) {
@@ -151,6 +147,7 @@ ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments, StopSignal&
   }
 
   stop_signal.watch_peers(peers_on_this_host(mpi));
+  if (announced_processes().num_processes > 0) stop_signal.watch_starter();
   const std::string device = choose_device(mpi);
   const Machine machine = detect_machine();
   const RankPlacement placement = place_this_rank(mpi, machine);
@@ -195,14 +192,10 @@ ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments, StopSignal&
        .start = start});
   try {
     const ExitCode code = trainer.run();
-    finish_together(mpi, run.get(), code, stop_signal);
+    note_end(run.get(), code);
     return code;
   } catch (const Error& error) {
-    if (error.code() == ExitCode::kDiverged) {
-      finish_together(mpi, run.get(), error.code(), stop_signal);
-    } else {
-      note_end(run.get(), error.code());
-    }
+    note_end(run.get(), error.code());
     throw;
   }
 }
@@ -224,7 +217,10 @@ void add_train_verb(CLI::App& app, std::function<int()>& action) {
     action = [arguments] {
       StopSignal
           stop_signal;  // Before MPI starts: a signal then stops the run in an orderly way too.
-      return run_as_rank([&](MpiEnvironment& mpi) {
+      // MPI ends a rank whose mpirun is gone, by PMIx after a second: here as long as a checkpoint
+      // may take, and less than the next start waits for the run directory.
+      setenv("PMIX_MCA_pmix_event_caching_window", "10", /*overwrite=*/0);
+      return run_reporting_as_rank([&](MpiEnvironment& mpi) {
         return static_cast<int>(train(mpi, *arguments, stop_signal));
       });
     };

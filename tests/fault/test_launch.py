@@ -1,4 +1,5 @@
 """trireme launch: what it plans, how it ends, what it passes on."""
+import fcntl
 import json
 import os
 import re
@@ -205,19 +206,98 @@ def test_sigterm_at_mpirun_itself_leaves_time_for_the_checkpoint(config, tmp_pat
     assert (tmp_path / "run" / "checkpoints" / f"step-{done:08d}").is_dir()
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_plain_mpirun_passes_a_signal_on_and_ranks_write_a_checkpoint(config, tmp_path, number):
-    """mpirun's own timeout for SIGTERM must leave time, and its code is its own then."""
+def last_record(run_dir):
+    return json.loads((run_dir / "provenance.jsonl").read_text().splitlines()[-1])
+
+
+def has_taken_term(pid):
+    """No SIGTERM waits for `pid`."""
+    pending = re.search(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())[1]
+    return int(pending, 16) >> (signal.SIGTERM - 1) & 1 == 0
+
+
+# mpirun sends SIGTERM on after its timeout, and at a second one within five seconds it ends itself, at once.
+@pytest.mark.parametrize("number,count,code", [(signal.SIGUSR1, 2, 75), (signal.SIGTERM, 1, 1), (signal.SIGTERM, 2, 1)])
+def test_plain_mpirun_stops_after_a_checkpoint(config, tmp_path, number, count, code):
     process = subprocess.Popen([*MPIRUN, "--mca", "odls_base_sigkill_timeout", "5", "-np", "2", TRIREME, "train", str(config),
                                 "--set", "run.steps=1000000"], stderr=subprocess.DEVNULL)
     wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists() and len(steps_in(tmp_path / "run")) > 3)
-    process.send_signal(number)
-    process.send_signal(number)
-    assert process.wait(timeout=60) == (75 if number == signal.SIGUSR1 else 1)
+    ranks = ranks_of(process)
+    for _ in range(count):
+        process.send_signal(number)
+        wait_for(lambda: has_taken_term(process.pid))
+    assert process.wait(timeout=60) == code
+    wait_for(lambda: not any(is_rank(pid) for pid in ranks))
     done = steps_in(tmp_path / "run")[-1]
     assert (tmp_path / "run" / "checkpoints" / f"step-{done:08d}").is_dir()
-    end = json.loads((tmp_path / "run" / "provenance.jsonl").read_text().splitlines()[-1])
+    end = last_record(tmp_path / "run")
     assert end["kind"] == "end" and end["exit_code"] == 75
+
+
+def kill_all(process):
+    """The ranks first: they have process groups of their own."""
+    for pid in descendants(process.pid):
+        os.kill(pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+
+
+def never(condition, seconds):
+    """A bound on what cannot be waited for: mpirun ends the ranks that are left within two seconds."""
+    try:
+        wait_for(condition, timeout=seconds)
+    except AssertionError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("setting,code,file,text", [("run.steps=1000000", 75, "log.txt", "with a checkpoint"),
+                                                    ("optim.lr=1e38", 5, "metrics.jsonl", '"diverged"')])
+def test_ranks_wait_for_the_last_words_of_rank_0(config, tmp_path, setting, code, file, text):
+    """Its record of the end is held up; ranks that ended meanwhile would have mpirun end it."""
+    record, pipe, start = tmp_path / "run" / "provenance.jsonl", tmp_path / "pipe", tmp_path / "start"
+    record.parent.mkdir()
+    os.mkfifo(pipe)
+    os.link(pipe, record)
+    process = subprocess.Popen([*MPIRUN, "-np", "2", TRIREME, "train", str(config), "--set", setting],
+                               stderr=subprocess.PIPE, text=True)
+    try:
+        start.write_text(pipe.read_text())
+        ranks = ranks_of(process)
+        if code == 75:
+            wait_for(lambda: (tmp_path / "run" / "metrics.jsonl").exists() and len(steps_in(tmp_path / "run")) > 3)
+            process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: (tmp_path / "run" / file).exists() and text in (tmp_path / "run" / file).read_text())
+        assert never(lambda: not all(is_rank(pid) for pid in ranks), seconds=3)
+        os.replace(start, record)  # What is opened already is the pipe.
+        assert json.loads(pipe.read_text())["exit_code"] == code
+        _, stderr = process.communicate(timeout=60)
+    finally:
+        kill_all(process)
+    assert process.returncode == code, stderr
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_the_error_of_one_rank_is_told_before_any_ends(config, tmp_path):
+    """Rank 0 has the error and cannot print it until somebody reads."""
+    pipe = tmp_path / "stderr"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
+    filler = b"." * fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(reader, filler)
+    train = ["train", str(config), "--quiet", "--set", 'data.train=["missing.h5"]']
+    talks = ["sh", "-c", f'exec "$0" "$@" 2> {pipe}', TRIREME, *train]
+    process = subprocess.Popen([*MPIRUN, "-np", "1", *talks, ":", "-np", "1", TRIREME, *train], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: len(ranks_of(process)) == 2)
+        ranks = ranks_of(process)
+        assert never(lambda: not all(is_rank(pid) for pid in ranks), seconds=5)
+        assert os.read(reader, len(filler)) == filler
+        assert process.wait(timeout=60) == 3
+        assert "missing.h5" in one_paragraph(os.read(reader, 4096).decode())
+    finally:
+        kill_all(process)
+        os.close(reader)
 
 
 def test_a_second_interrupt_ends_at_once(config):
