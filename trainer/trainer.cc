@@ -161,12 +161,17 @@ ExitCode Trainer::run() {
 }
 
 ExitCode Trainer::train() {
-  if (state_.step < plan_.steps && stop_request_.is_made()) {
+  const bool is_done = state_.step == plan_.steps && !state_.owes_evaluation;
+  if (!is_done && stop_request_.is_made()) {
     log::info("stopped before the first step of this start" + stop_request_.reason() +
               "; the same command begins again");
     return ExitCode::kStopped;
   }
   if (state_.step == 0 && !options_.resume) evaluate();
+  if (state_.owes_evaluation) {
+    conclude_step();
+    if (watch_.stops_early()) return tell_early_stop();
+  }
   if (watch_.stops_early()) {
     log::info("the run has stopped early at step " + std::to_string(state_.step) +
               "; nothing is left to do (--fresh starts over)");
@@ -179,26 +184,37 @@ ExitCode Trainer::train() {
     trace_.before_step(state_.step + 1);
     launch_step();
     while (in_flight_.size() > (is_something_due() || stop_agreed_ ? 0 : may_lag)) record_step();
-    const bool is_last = state_.step == plan_.steps;
-    watch_.begin_step();
-    if (is_evaluation_due()) evaluate();
-    const bool stops = watch_.stops_early();
-    if (stops && log_) log_->event(state_.step, "early_stop");  // Before it is saved.
-    const bool is_regular = is_last || stop_agreed_ || stops || is_checkpoint_due();
-    const bool is_best = watch_.is_best_to_save(is_regular ? Saves::kAnyway : Saves::kIfBest);
-    if (is_regular || is_best) save_checkpoint();
-    if (stop_agreed_ && !is_last) {
+    conclude_step();
+    if (stop_agreed_ && (state_.step < plan_.steps || state_.owes_evaluation)) {
       log::info("stopped after step " + std::to_string(state_.step) + " with a checkpoint" +
                 stop_request_.reason() + "; the same command goes on from there");
       return ExitCode::kStopped;
     }
-    if (stops) {
-      log::info(config_.early_stopping.metric + " has not improved for " +
-                std::to_string(config_.early_stopping.patience) + " evaluations: stopped early");
-      return ExitCode::kDone;
-    }
+    if (watch_.stops_early()) return tell_early_stop();
     if (is_something_due()) last_end_ = Clock::now();
   }
+  return ExitCode::kDone;
+}
+
+// What is due after a step: its evaluation, what that decides, its checkpoint.
+void Trainer::conclude_step() {
+  const bool evaluates = is_evaluation_due() || state_.owes_evaluation;
+  // A stop may leave less time than an evaluation takes: its checkpoint comes first, and the next
+  // start evaluates.
+  state_.owes_evaluation = evaluates && stop_agreed_;
+  watch_.begin_step();
+  if (evaluates && !stop_agreed_) evaluate();
+  const bool stops = watch_.stops_early();
+  if (stops && log_) log_->event(state_.step, "early_stop");  // Before it is saved.
+  const bool is_last = state_.step == plan_.steps;
+  const bool is_regular = is_last || stop_agreed_ || stops || is_checkpoint_due();
+  const bool is_best = watch_.is_best_to_save(is_regular ? Saves::kAnyway : Saves::kIfBest);
+  if (is_regular || is_best) save_checkpoint();
+}
+
+ExitCode Trainer::tell_early_stop() const {
+  log::info(config_.early_stopping.metric + " has not improved for " +
+            std::to_string(config_.early_stopping.patience) + " evaluations: stopped early");
   return ExitCode::kDone;
 }
 

@@ -107,6 +107,8 @@ class Trainer {
   [[nodiscard]] bool is_checkpoint_due() const;
   void record_step();
   void evaluate();
+  void conclude_step();
+  [[nodiscard]] ExitCode tell_early_stop() const;
   void keep_last_weights(int64_t diverged_step);
   [[nodiscard]] NamedTensors optimizer_state();
   // trainer_report.cc: what a person is told.

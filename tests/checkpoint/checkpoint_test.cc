@@ -41,7 +41,8 @@ class CheckpointTest : public testing::Test {
                     .config_toml = "[run]\nseed = 7\n",
                     .best_metric = 0.25,
                     .evaluations = 2,
-                    .evaluations_without_improvement = 1};
+                    .evaluations_without_improvement = 1,
+                    .owes_evaluation = true};
     result.layout = {.folder = "unet",
                      .texts = {{"config.json", "{\"_class_name\": \"UNet2DConditionModel\"}"}}};
     result.model = {{"conv_in.weight", at::full({2, 3}, static_cast<double>(step))}};
@@ -89,6 +90,7 @@ TEST_F(CheckpointTest, HoldsWhatWasWritten) {
   EXPECT_EQ(state.best_metric, 0.25);
   EXPECT_EQ(state.evaluations, 2);
   EXPECT_EQ(state.evaluations_without_improvement, 1);
+  EXPECT_TRUE(state.owes_evaluation);
   const SafetensorsReader weights(folder / "unet" / "diffusion_pytorch_model.safetensors");
   EXPECT_TRUE(at::equal(weights.read("conv_in.weight"), at::full({2, 3}, 500.0)));
   const SafetensorsReader ema(folder / "ema" / "diffusion_pytorch_model.safetensors");

@@ -67,6 +67,35 @@ def test_usr1_stops_after_a_checkpoint_with_code_75_and_the_run_goes_on(tmp_path
     assert "run.steps" in changed.stderr
 
 
+def deciding_run(folder, name, parts):
+    """Evaluates after every step, and stops early after the 60th: nothing improves by so much."""
+    return write_config(folder / f"{name}.toml", *parts, folder / name, run={"name": "deciding", "steps": 1000},
+                        eval={"every_steps": 1}, checkpoint={"every_steps": 0, "best": "saved"}, parallel={"shards": 2},
+                        early_stopping={"patience": 60, "min_delta": 1e9})
+
+
+def test_a_stop_leaves_its_evaluation_to_the_next_start(tmp_path, parts):
+    """The checkpoint comes first; what was evaluated and decided is in the end that of a run never stopped."""
+    run(2, "train", deciding_run(tmp_path, "whole", parts))
+    config, run_dir = deciding_run(tmp_path, "parted", parts), tmp_path / "parted"
+    for stops in range(2):
+        process = subprocess.Popen([*MPIRUN, "-np", "2", TRIREME, "train", str(config)], env=ENVIRONMENT)
+        before = len(metrics(run_dir)) if stops else 0
+        wait_for(lambda: (run_dir / "metrics.jsonl").exists() and len(metrics(run_dir)) > before + 3)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(timeout=60) == 75
+        assert metrics(run_dir, "eval")[-1]["step"] == metrics(run_dir)[-1]["step"] - 1
+    run(2, "train", config)
+    assert [line["step"] for line in metrics(run_dir, "eval")] == list(range(61))
+    assert metrics(run_dir, "eval") == metrics(tmp_path / "whole", "eval")
+    assert without_times(metrics(run_dir)) == without_times(metrics(tmp_path / "whole"))
+    for link in ("latest", "best"):
+        assert weights_sha256(run_dir, link) == weights_sha256(tmp_path / "whole", link)
+    events = [[line["step"] for line in metrics(folder, "event") if line["what"] == "early_stop"]
+              for folder in (run_dir, tmp_path / "whole")]
+    assert events == [[60], [60]]
+
+
 def test_another_configuration_is_refused_and_fresh_starts_over(tmp_path, parts):
     run_dir = tmp_path / "run"
     config = write_config(tmp_path / "c.toml", *parts, run_dir)

@@ -19,6 +19,7 @@ struct CheckpointState {
   double best_metric = 0.0;         // Early stopping's memory; meaningless when evaluations is 0.
   int64_t evaluations = 0;
   int64_t evaluations_without_improvement = 0;
+  bool owes_evaluation = false;  // A stop left that of this step to the next start.
   // Smoothed gradient-noise statistics (trainer/noise_scale.h), and fp16's loss scale.
   double noise_scale_signal = 0.0;
   double noise_scale_noise = 0.0;

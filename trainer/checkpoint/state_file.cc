@@ -37,6 +37,7 @@ std::string state_json(const CheckpointState& state) {
                {"metrics_size_bytes", state.metrics_size_bytes},
                {"evaluations", state.evaluations},
                {"evaluations_without_improvement", state.evaluations_without_improvement}};
+  json["owes_evaluation"] = state.owes_evaluation;
   json["best_metric"] = std::isfinite(state.best_metric) ? Json(state.best_metric) : Json(nullptr);
   json["noise_scale"] = {{"signal", state.noise_scale_signal},
                          {"noise", state.noise_scale_noise},
@@ -64,6 +65,7 @@ CheckpointState read_state(const std::filesystem::path& folder) {
   state.metrics_size_bytes = static_cast<uint64_t>(read_count(json, "metrics_size_bytes", file));
   state.evaluations = read_count(json, "evaluations", file);
   state.evaluations_without_improvement = read_count(json, "evaluations_without_improvement", file);
+  state.owes_evaluation = json.value("owes_evaluation", Json()) == true;
   const bool has_best = json.contains("best_metric") && json["best_metric"].is_number();
   state.best_metric =
       has_best ? json["best_metric"].get<double>() : std::numeric_limits<double>::quiet_NaN();
