@@ -55,11 +55,19 @@ std::string options_of(const SlurmRequest& request, int num_ranks) {
   if (!request.partition.empty()) option("partition", request.partition);
   if (!request.account.empty()) option("account", request.account);
   if (!request.qos.empty()) option("qos", request.qos);
+  const bool is_array = request.source == SlurmRequest::Source::kCommandFile ||
+                        request.source == SlurmRequest::Source::kCommands;
+  if (!request.commands.empty()) option("array", "1-" + std::to_string(request.commands.size()));
   // "B:": to this script alone; it tells the ranks.
   option("signal", "B:USR1@" + std::to_string(request.grace_seconds));
   text += "#SBATCH --requeue\n#SBATCH --open-mode=append\n";
-  text += request.source == SlurmRequest::Source::kCommandFile ? "#SBATCH --output=%x-%A_%a.log\n"
-                                                               : "#SBATCH --output=%x-%j.log\n";
+  text += is_array ? "#SBATCH --output=%x-%A_%a.log\n" : "#SBATCH --output=%x-%j.log\n";
+  return text;
+}
+
+std::string words_of(const std::vector<std::string>& words) {
+  std::string text;
+  for (const auto& word : words) text += (text.empty() ? "" : " ") + shell_quoted(word);
   return text;
 }
 
@@ -85,6 +93,13 @@ for ((i = 0; i + 1 < ${#arguments[@]}; i++)); do
   [ "${arguments[i]}" = --run-dir ] && run_dir=${arguments[i + 1]}
 done
 )sh";
+    case SlurmRequest::Source::kCommands: {
+      std::string text =
+          "line=$(sed -n \"${SLURM_ARRAY_TASK_ID:?this is for sbatch --array}p\" <<'END'\n";
+      for (const auto& command : request.commands) text += words_of(command) + "\n";
+      return text + "END\n)\neval \"arguments=($line)\"\nrun_dir=" +
+             shell_quoted(request.run_dir) + "/${arguments[-1]}\n";
+    }
   }
   throw InternalError("a batch script without a source");
 }
@@ -102,14 +117,11 @@ std::string environment_of(const SlurmRequest& request) {
 bool is_apptainer(const SlurmRequest& request) { return request.container.ends_with(".sif"); }
 
 std::string command_of(const SlurmRequest& request) {
-  std::string arguments;
-  if (request.source == SlurmRequest::Source::kFilledIn) {
-    for (const auto& argument : request.arguments) arguments += " " + shell_quoted(argument);
-  } else {
-    arguments = " \"${arguments[@]}\"";
-  }
+  const std::string arguments = request.source == SlurmRequest::Source::kFilledIn
+                                    ? " " + words_of(request.arguments)
+                                    : " \"${arguments[@]}\"";
   const std::string program = shell_quoted(request.container.empty() ? request.program : "trireme");
-  if (request.starter == SlurmRequest::Starter::kMpirun) return program + arguments;
+  if (request.starter == SlurmRequest::Starter::kProgram) return program + arguments;
   // Each rank sees all GPUs of its node, else it could not reach its neighbours' memory.
   std::string text = "srun --mpi=pmix --kill-on-bad-exit=1";
   if (request.gpus_per_node > 0) text += " --gpu-bind=none";
@@ -188,7 +200,7 @@ int ranks_of(const SlurmRequest& request) {
                      std::to_string(request.num_nodes * request.gpus_per_node) +
                      " GPUs of the job, and a GPU takes one rank. Ask for more --nodes.");
   }
-  if (!request.container.empty() && request.starter == SlurmRequest::Starter::kMpirun) {
+  if (!request.container.empty() && request.starter == SlurmRequest::Starter::kProgram) {
     throw UsageError(
         "--container is for srun, which starts a container a rank: leave --starter out.");
   }

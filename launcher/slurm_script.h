@@ -10,7 +10,8 @@ struct SlurmRequest {
   enum class Source {
     kFilledIn,         // `arguments` and `run_dir` below.
     kScriptArguments,  // sbatch SCRIPT CONFIG RUN_DIR
-    kCommandFile       // sbatch --array=1-N SCRIPT FILE: task i runs line i of the file.
+    kCommandFile,      // sbatch --array=1-N SCRIPT FILE: task i runs line i of the file.
+    kCommands          // Task i runs `commands`[i - 1], in the folder `run_dir`/LAST WORD.
   };
   Source source = Source::kFilledIn;
   std::string job_name;
@@ -28,8 +29,9 @@ struct SlurmRequest {
   std::string working_directory;
   std::string run_dir;
   std::string program;
-  std::vector<std::string> arguments;  // Of the program.
-  enum class Starter { kSrun, kMpirun };
+  std::vector<std::string> arguments;              // Of the program.
+  std::vector<std::vector<std::string>> commands;  // The same of each task of an array.
+  enum class Starter { kSrun, kProgram };          // kProgram: `launch` or `study`, in the job.
   Starter starter = Starter::kSrun;
 };
 

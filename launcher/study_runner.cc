@@ -125,9 +125,9 @@ std::string last_error(const fs::path& log_path) {
 StudyRunner::StudyRunner(const StudyOptions& options, std::string program)
     : options_(options), program_(std::move(program)) {}
 
-fs::path StudyRunner::run_dir(const RunSpec& run) const {
-  return fs::path(options_.directory()) / "runs" / run.name;
-}
+fs::path StudyRunner::runs_dir() const { return fs::path(options_.directory()) / "runs"; }
+
+fs::path StudyRunner::run_dir(const RunSpec& run) const { return runs_dir() / run.name; }
 
 std::vector<StudyRun> StudyRunner::records(std::span<const RunSpec> runs) const {
   std::vector<StudyRun> records;

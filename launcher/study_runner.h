@@ -17,6 +17,7 @@ class StudyRunner {
   // `program` is this executable.
   StudyRunner(const StudyOptions& options, std::string program);
 
+  [[nodiscard]] std::filesystem::path runs_dir() const;
   [[nodiscard]] std::filesystem::path run_dir(const RunSpec& run) const;
   // What is there of each.
   [[nodiscard]] std::vector<StudyRun> records(std::span<const RunSpec> runs) const;

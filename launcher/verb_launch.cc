@@ -114,7 +114,7 @@ int print_slurm_script(const LaunchArguments& arguments, const Config& config) {
   request.program = own_path();
   request.arguments = train_arguments(arguments);
   if (arguments.starter == "mpirun") {
-    request.starter = SlurmRequest::Starter::kMpirun;
+    request.starter = SlurmRequest::Starter::kProgram;
     request.arguments.front() = "launch";
     request.arguments.insert(request.arguments.end(), {"--starter", "mpirun"});
   }

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 #include <iostream>
 #include <memory>
@@ -16,7 +15,7 @@
 #include "core/log.h"
 #include "core/stop_signal.h"
 #include "launcher/config_file.h"
-#include "launcher/launch_plan.h"
+#include "launcher/slurm_script.h"
 #include "launcher/study_file.h"
 #include "launcher/study_runner.h"
 #include "launcher/study_verb.h"
@@ -143,53 +142,27 @@ int run_one(const StudyOptions& options, const StudyRunner& runner, const std::s
   return runner.finish(*found, stop) ? static_cast<int>(ExitCode::kDone) : stopped();
 }
 
-constexpr const char* kArrayBody = R"(file=$(printf '%s/%04d.sh' "$array" "$SLURM_ARRAY_TASK_ID")
-bash "$file" &
-child=$!
-trap 'kill -USR1 "$child" 2>/dev/null' USR1 TERM
-wait "$child"
-code=$?
-while [ "$code" -gt 128 ] && kill -0 "$child" 2>/dev/null; do
-  wait "$child"
-  code=$?
-done
-# 75: stopped after a checkpoint. The job runs again and goes on from there.
-if [ "$code" -eq 75 ]; then
-  scontrol requeue "$SLURM_JOB_ID"
-fi
-exit "$code"
-)";
-
-// One command file a run that is not done; prints the batch script of an array over them.
-int write_array(const StudyOptions& options, const StudyRunner& runner, const std::string& file) {
-  const auto runs = known_runs(options, runner);
-  const fs::path folder = fs::absolute(options.directory()) / "array";
-  std::error_code error;
-  fs::remove_all(folder, error);
-  fs::create_directories(folder, error);
-  if (error) throw UsageError("cannot make " + folder.string() + ": " + error.message() + ".");
-  int64_t count = 0;
+// The batch script of an array over the runs that are not done.
+int print_array(const StudyOptions& options, const StudyRunner& runner, const std::string& file) {
+  SlurmRequest request;
+  request.source = SlurmRequest::Source::kCommands;
+  request.starter = SlurmRequest::Starter::kProgram;
+  request.job_name = options.name;
+  request.working_directory = fs::current_path().string();
+  request.run_dir = runner.runs_dir().string();
+  request.program = own_path();
   int64_t most_ranks = 1;
-  for (const auto& record : runner.records(runs)) {
+  for (const auto& record : runner.records(known_runs(options, runner))) {
     if (is_done(record)) continue;
-    char name[32];
-    std::snprintf(name, sizeof(name), "%04lld.sh", static_cast<long long>(count++));
     most_ranks = std::max(most_ranks, record.spec.ranks);
-    write_text_file_atomically(
-        folder / name, "#!/bin/bash\ncd " + shell_quoted(fs::current_path().string()) +
-                           " || exit 2\nexec " + shell_quoted(own_path()) + " study " +
-                           shell_quoted(file) + " --run " + shell_quoted(record.spec.name) + "\n");
+    request.commands.push_back({"study", file, "--run", record.spec.name});
   }
-  if (count == 0) {
+  if (request.commands.empty()) {
     throw UsageError("every run of the study is done: see " + options.directory() +
                      "/report.html, or write it with --report-only.");
   }
-  std::cout << "#!/bin/bash\n#SBATCH --job-name=trireme-study\n#SBATCH --array=0-" << count - 1
-            << "\n#SBATCH --ntasks=" << most_ranks
-            << "\n#SBATCH --signal=B:USR1@60\n#SBATCH --requeue\n#SBATCH --open-mode=append\n"
-               "#SBATCH --output=%x-%A-%a.log\narray="
-            << shell_quoted(folder.string()) << "\n"
-            << kArrayBody;
+  request.num_ranks = static_cast<int>(most_ranks);
+  std::cout << slurm_script(request);
   return static_cast<int>(ExitCode::kDone);
 }
 
@@ -214,7 +187,7 @@ int run_study(const StudyArguments& arguments) {
     case Action::kOneRun:
       return run_one(options, runner, arguments.one_run);
     case Action::kSlurm:
-      return write_array(options, runner, arguments.file);
+      return print_array(options, runner, arguments.file);
     case Action::kReport:
       write_report(options, runner.records(known_runs(options, runner)));
       return static_cast<int>(ExitCode::kDone);
@@ -228,7 +201,7 @@ void add_study_options(CLI::App& study, std::function<int()>& action) {
   study.add_option("STUDY", arguments->file, "Study file (TOML, docs/study.md)");
   auto* slurm = study.add_flag_callback(
       "--slurm", [arguments] { arguments->action = Action::kSlurm; },
-      "Write a command file for each run left; print the batch script of a job array over them");
+      "Print the batch script of a job array over the runs that are left");
   auto* report = study.add_flag_callback(
       "--report-only", [arguments] { arguments->action = Action::kReport; },
       "Write the report of the runs there are");

@@ -96,6 +96,23 @@ TEST(SlurmScriptTest, MoreRanksThanGpusAreRefused) {
   EXPECT_NO_THROW(static_cast<void>(slurm_script(request)));
 }
 
+TEST(SlurmScriptTest, AnArrayBringsItsCommands) {
+  SlurmRequest request;
+  request.source = SlurmRequest::Source::kCommands;
+  request.starter = SlurmRequest::Starter::kProgram;
+  request.num_ranks = 2;
+  request.program = "/opt/trireme";
+  request.run_dir = "my studies/runs";
+  request.commands = {{"study", "a.toml", "--run", "b8"}, {"study", "a.toml", "--run", "b16"}};
+  const std::string script = slurm_script(request);
+  for (const char* text :
+       {"#SBATCH --array=1-2\n", "#SBATCH --output=%x-%A_%a.log\n",
+        "\nstudy a.toml --run b8\nstudy a.toml --run b16\nEND\n",
+        "run_dir='my studies/runs'/${arguments[-1]}\n", "\n/opt/trireme \"${arguments[@]}\" &\n"}) {
+    EXPECT_THAT(script, HasSubstr(text));
+  }
+}
+
 TEST(SlurmScriptTest, ACpuJobHasNoGpuOptions) {
   SlurmRequest request = template_request(2);
   request.gpus_per_node = 0;

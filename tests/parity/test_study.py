@@ -108,15 +108,15 @@ def test_stopped_study_goes_on(study):
     assert rows(out)[0]["state"] == "finished"
 
 
-def test_job_array_writes_a_command_a_run(study):
+def test_job_array_runs_what_is_left(study, tmp_path):
     file, out = study(seed=(1, 2))
-    script = tiny_run.run(0, "study", file, "--slurm").stdout
-    assert "#SBATCH --array=0-3" in script and "#SBATCH --requeue" in script
-    commands = sorted((out / "array").glob("*.sh"))
-    assert len(commands) == 4
-    subprocess.run(["bash", str(commands[0])], check=True, env=tiny_run.ENVIRONMENT, timeout=100)
+    script = tmp_path / "array.sbatch"
+    script.write_text(tiny_run.run(0, "study", file, "--slurm").stdout)
+    assert "#SBATCH --array=1-4\n" in script.read_text() and "#SBATCH --requeue\n" in script.read_text()
+    subprocess.run(["bash", script], check=True, env={**tiny_run.ENVIRONMENT, "SLURM_ARRAY_TASK_ID": "2"}, timeout=100)
+    assert [folder.name for folder in (out / "runs").iterdir()] == ["b00004-f1-w0-r1-s2"]
     # What is done leaves the array.
-    assert "#SBATCH --array=0-2" in tiny_run.run(0, "study", file, "--slurm").stdout
+    assert "#SBATCH --array=1-3\n" in tiny_run.run(0, "study", file, "--slurm").stdout
     tiny_run.run(0, "study", file, "--report-only")
     assert len(rows(out)) == 1
 

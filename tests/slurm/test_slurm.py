@@ -167,6 +167,59 @@ def test_run_max_hours_a_cancelled_job_and_a_drained_node(cluster, tmp_path, par
     cluster.run("scancel", jobs["limited"])
 
 
+STUDY = """
+[study]
+name = "tiny"
+dir = "{dir}"
+config = "{config}"
+budget_samples = 600
+eval_samples = 300
+lr = 1e-3
+lr_base_batch = 2
+
+[grid]
+batch = [2]
+lr_factor = [1.0]
+seed = [1, 2]
+"""
+
+
+def test_a_time_limit_an_array_and_a_study(cluster, tmp_path, parts, uninterrupted):
+    """At the same time: Slurm looks at time limits every half a minute, and a requeued job waits ten seconds."""
+    timed = config_in(tmp_path, parts, "timed", steps=10**6)
+    limited = cluster.submit(script(timed, "-n", "1", "--time", "1", "--grace", "59"), cwd=tmp_path)
+    # An array whose tasks are the lines of a file.
+    commands = tmp_path / "commands.txt"
+    commands.write_text("".join(f"train '{config_in(tmp_path, parts, f'run {i}')}'\n" for i in range(2)))
+    template = (TEMPLATES / "array_study.sbatch").read_text().replace(" --gpu-bind=none", "")
+    template = re.sub(r"#SBATCH --(gpus|cpus).*\n", "", template)
+    array_script = tmp_path / "array.sbatch"
+    array_script.write_text(re.sub(r"#SBATCH --ntasks(-per-node)?=4", r"#SBATCH --ntasks\1=1", template))
+    array = cluster.submit(array_script, commands, options=["--array=1-2"], cwd=tmp_path)
+    # And one that `study` writes.
+    study = tmp_path / "study.toml"
+    study.write_text(STUDY.format(dir=tmp_path / "study", config=config_in(tmp_path, parts, "base")))
+    study_script = tmp_path / "study.sbatch"
+    study_script.write_text(tiny_run.run(0, "study", study, "--slurm").stdout)
+    study_array = cluster.submit(study_script, cwd=tmp_path)
+
+    second_run = tmp_path / "study" / "runs" / "b00002-f1-w0-r1-s2"
+    for folder, task in ((tmp_path / "run 1", f"{array}_2"), (second_run, f"{study_array}_2")):
+        wait_for_steps(folder, 10)
+        cluster.run("scancel", "--batch", "--signal=USR1", task)
+    for job in (array, study_array):
+        for task in (1, 2):
+            facts = cluster.wait_for_state(f"{job}_{task}", "COMPLETED", timeout=120)
+            assert facts["Restarts"] == str(task - 1), output(cluster, f"{job}_{task}")
+    assert weights_sha256(tmp_path / "run 0") == weights_sha256(tmp_path / "run 1") == uninterrupted
+    assert [line["step"] for line in metrics(second_run)] == list(range(1, 301))
+    assert {json.loads(file.read_text())["state"] for file in second_run.parent.glob("*/study.json")} == {"finished"}
+    wait_for(lambda: int(cluster.job(limited)["Restarts"]) >= 1, 90, "a requeue by the time limit")
+    cluster.run("scancel", limited)
+    done = metrics(tmp_path / "timed")[-1]["step"]
+    assert (tmp_path / "timed" / "checkpoints" / f"step-{done:08d}").is_dir()
+
+
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("plugin", ["none", "pmi2"])
 def test_a_wrong_mpi_plugin_is_told_before_mpi_starts(cluster, config, ranks, plugin):
