@@ -22,7 +22,7 @@ using testing::HasSubstr;
 using testing::IsEmpty;
 using testing::SizeIs;
 
-const fs::path kTopologies = TRIREME_TEST_TOPOLOGIES;  // Recorded by hwloc.
+const fs::path kTopologies = TRIREME_TEST_TOPOLOGIES;  // Its README.md tells whence.
 
 // A driver's files as they would lie under "/".
 class GpuFilesTest : public testing::Test {
@@ -150,7 +150,7 @@ TEST_F(GpuFilesTest, AQuotaLimitsTheCores) {
   EXPECT_EQ(machine("two_sockets").num_cores, 32);
 }
 
-TEST_F(GpuFilesTest, RecordedTopologiesAreRead) {
+TEST_F(GpuFilesTest, TopologiesAreRead) {
   const Machine sockets = machine("two_sockets");
   EXPECT_EQ(sockets.num_cores, 32);
   EXPECT_EQ(sockets.num_processing_units, 64);
@@ -213,6 +213,51 @@ TEST_F(GpuFilesTest, FourGpusWithoutHyperThreadsKeepOneCoreForTheDevice) {
   EXPECT_EQ(placements[2].cpus, range(16, 24));
   EXPECT_EQ(placements[2].helpers, range(17, 24));
   EXPECT_EQ(placements[2].numa_node, 2);
+}
+
+// Recorded: sockets that take turns in numbering, so that neighbours are two apart.
+TEST_F(GpuFilesTest, AProLiantWithThreeGpus) {
+  add("0000:06:00.0", 0);
+  add("0000:14:00.0", 1);
+  add("0000:11:00.0", 1);
+  const Machine server = machine("hwloc/24em64t-2n6c2t-pci");
+  EXPECT_EQ(server.num_cores, 12);
+  EXPECT_EQ(server.num_processing_units, 24);
+  const auto placements = place_ranks(server, 3);
+  EXPECT_THAT(placements[0].compute, ElementsAre(0, 2, 4, 6, 8, 10));
+  EXPECT_THAT(placements[0].helpers, ElementsAre(12, 14, 16, 18, 20, 22));
+  EXPECT_THAT(placements[1].cpus, ElementsAre(1, 3, 5, 13, 15, 17));
+  EXPECT_THAT(placements[2].cpus, ElementsAre(7, 9, 11, 19, 21, 23));
+  EXPECT_EQ(placements[2].numa_node, 1);
+}
+
+TEST_F(GpuFilesTest, ASupermicroWithThreeGpus) {
+  add("0000:03:00.0", 0);
+  add("0000:83:00.0", 1);
+  add("0000:84:00.0", 1);
+  const Machine server = machine("hwloc/32em64t-2n8c2t-pci-wholeio");
+  const auto placements = place_ranks(server, 3);
+  EXPECT_EQ(placements[0].compute, range(0, 8));
+  EXPECT_EQ(placements[0].helpers, range(16, 24));
+  EXPECT_THAT(placements[1].cpus, ElementsAre(8, 9, 10, 11, 24, 25, 26, 27));
+  EXPECT_THAT(placements[2].cpus, ElementsAre(12, 13, 14, 15, 28, 29, 30, 31));
+}
+
+// Processing units are numbered by eight to a core, of which two are on.
+TEST_F(GpuFilesTest, APower8WithFourGpus) {
+  for (const char* address : {"0002:01:00.0", "0003:01:00.0"}) add(address, 0);
+  for (const char* address : {"000a:01:00.0", "000b:01:00.0"}) add(address, 1);
+  const Machine server = machine("hwloc/power8gpudistances");
+  EXPECT_EQ(server.num_cores, 8);
+  const auto placements = place_ranks(server, 4);
+  EXPECT_THAT(placements[0].compute, ElementsAre(0, 8));
+  EXPECT_THAT(placements[0].helpers, ElementsAre(1, 9));
+  EXPECT_THAT(placements[2].cpus, ElementsAre(80, 81, 88, 89));
+  EXPECT_THAT(placements[3].cpus, ElementsAre(96, 97, 104, 105));
+  EXPECT_EQ(placements[3].numa_node, 1);
+  LaunchRequest request;
+  request.build = Build::kCuda;
+  EXPECT_EQ(plan_launch(server, request).threads_per_rank, 2);
 }
 
 TEST_F(GpuFilesTest, GpusOfUnknownPlaceShareAllCores) {
