@@ -160,15 +160,17 @@ trap '' USR1 TERM
 [ "$code" -eq 138 ] && code=75
 [ "$code" -eq 75 ] || exit "$code"
 
+job=${SLURM_ARRAY_TASK_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+job=${job:-$SLURM_JOB_ID}  # In an array that may name the whole array.
 # The ranks stopped after a checkpoint. The job runs again and goes on from there, unless it was
 # cancelled or Slurm has requeued it already,
-state=$(scontrol show job "$SLURM_JOB_ID" --oneliner | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p')
+state=$(scontrol show job "$job" --oneliner | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p')
 if [ "$state" != RUNNING ]; then
   echo "not requeued: the job is $state"
   exit 75
 fi
 # or it has stopped three times in a row without a new checkpoint.
-stalls=$run_dir/stalls.$SLURM_JOB_ID
+stalls=$run_dir/stalls.$job
 if [ "$(newest)" != "$before" ]; then
   rm -f "$stalls"
 elif [ -d "$run_dir" ]; then
@@ -178,7 +180,7 @@ elif [ -d "$run_dir" ]; then
     exit 75
   fi
 fi
-scontrol requeue "$SLURM_JOB_ID"
+scontrol requeue "$job"
 exit 75
 )sh";
 
