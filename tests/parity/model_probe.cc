@@ -12,6 +12,12 @@
 
 #include "core/error.h"
 
+void trireme::probe::require_count(std::span<const std::string> arguments, size_t count) {
+  if (arguments.size() == count) return;
+  throw UsageError("expected " + std::to_string(count) + " arguments, got " +
+                   std::to_string(arguments.size()));
+}
+
 int main(int argc, char** argv) {
   namespace probe = trireme::probe;
   struct Command {

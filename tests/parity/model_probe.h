@@ -1,8 +1,12 @@
 #pragma once
+#include <cstddef>
 #include <span>
 #include <string>
 
 namespace trireme::probe {
+
+// Throws UsageError unless there are `count` arguments.
+void require_count(std::span<const std::string> arguments, size_t count);
 
 // Each runs one subcommand of model_probe on the arguments after its name and returns the exit
 // code. Errors are thrown. A usage line stands with each in model_probe.cc.

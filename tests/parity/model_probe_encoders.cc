@@ -12,14 +12,6 @@
 #include "trainer/torch_api.h"
 
 namespace trireme::probe {
-namespace {
-void require_count(std::span<const std::string> arguments, size_t count) {
-  if (arguments.size() == count) return;
-  throw UsageError("expected " + std::to_string(count) + " arguments, got " +
-                   std::to_string(arguments.size()));
-}
-}  // namespace
-
 // encode: reads `images`, writes `output`, the moments. decode: reads `latents`, writes the images.
 int run_vae(std::span<const std::string> arguments) {
   require_count(arguments, 4);

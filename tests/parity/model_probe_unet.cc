@@ -14,13 +14,6 @@
 
 namespace trireme::probe {
 namespace {
-void require_count(std::span<const std::string> arguments, size_t count) {
-  if (arguments.size() != count) {
-    throw UsageError("expected " + std::to_string(count) + " arguments, got " +
-                     std::to_string(arguments.size()));
-  }
-}
-
 at::Tensor read_if_there(const SafetensorsReader& reader, const std::string& name) {
   return reader.contains(name) ? reader.read(name) : at::Tensor();
 }
