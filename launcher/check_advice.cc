@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "launcher/report_table.h"
+#include "study/fit_report.h"
 
 namespace trireme {
 namespace {
@@ -28,10 +29,10 @@ void advise_learning_rate(const Config& config, const RunFacts& facts, Advice& a
                                    static_cast<double>(config.optim.lr_base_batch)
                              : 1.0;
   if (factor > kLrFactorMax || batches > kBatchFactorMax) {
-    advice.push_back("optim.lr is scaled by " + format_number(factor) +
+    advice.push_back("optim.lr is scaled by " + format_rounded(factor) +
                      " over the value that was chosen for a batch of " +
                      std::to_string(config.optim.lr_base_batch) + ", to one " +
-                     format_number(batches) +
+                     format_rounded(batches) +
                      " times as large: scaling rules hold near their reference only, and fail "
                      "that far out. Use lr_scaling = \"sqrt\", a longer warm-up, or a reference "
                      "nearer to the batch.");
@@ -58,16 +59,16 @@ void advise_decay(const Config& config, const RunFacts& facts, Advice& advice) {
   const double shrinkage = config.optim.weight_decay * totals.sum;
   const double rate = config.optim.weight_decay * totals.peak;
   if (shrinkage > kShrinkageMax) {
-    advice.push_back("optim.weight_decay x learning rate x steps is " + format_number(shrinkage) +
+    advice.push_back("optim.weight_decay x learning rate x steps is " + format_rounded(shrinkage) +
                      ": decay alone shrinks a weight to " +
-                     format_number(100.0 * std::exp(-shrinkage)) +
+                     format_rounded(100.0 * std::exp(-shrinkage)) +
                      " % of what it was, which undoes the base model. Lower weight_decay or the "
                      "learning rate: their product counts.");
   } else if (rate > kDecayRateMax) {
     advice.push_back("optim.weight_decay = " + format_number(config.optim.weight_decay) +
                      " is strong for a learning rate of " + format_number(totals.peak) +
                      ": decay acts in proportion to the rate, and would halve a weight in " +
-                     format_number(std::log(2.0) / rate) +
+                     format_rounded(std::log(2.0) / rate) +
                      " steps. Lower one when raising the other; 0.01 goes with rates up to 1e-3.");
   }
 }
@@ -84,7 +85,7 @@ void advise_data(const Config& config, const RunFacts& facts, Advice& advice) {
       static_cast<double>(facts.samples_drawn()) / static_cast<double>(facts.num_distinct);
   if (times > kEpochsMax && facts.num_distinct < kSmallDataset) {
     advice.push_back("the run draws each of " + std::to_string(facts.num_distinct) + " samples " +
-                     format_number(times) +
+                     format_rounded(times) +
                      " times: it is likely to learn them by heart (overfitting). Watch "
                      "overfit_gap and memorised_fraction, set early_stopping.patience, or train "
                      "fewer steps, an adapter, or with a lower rate.");
@@ -135,11 +136,21 @@ void advise_ends(const Config& config, const RunFacts& facts, Advice& advice) {
     const double horizon = 1.0 / (1.0 - config.ema.decay);
     if (horizon > static_cast<double>(steps)) {
       advice.push_back("ema.decay = " + format_number(config.ema.decay) + " averages over some " +
-                       format_number(horizon) + " steps, more than the run has (" +
+                       format_rounded(horizon) + " steps, more than the run has (" +
                        std::to_string(steps) +
                        "): the average keeps much of the early weights. Lower it; 1 - 10 / steps "
                        "averages over a tenth of the run.");
     }
+  }
+  const double evaluating = static_cast<double>(num_evaluations(config, steps)) *
+                            static_cast<double>(evaluation_passes(config, facts));
+  if (evaluating > training_passes(config, facts)) {
+    advice.push_back(
+        "evaluations take more time than training: " +
+        format_plural(num_evaluations(config, steps), "evaluation") + " of " +
+        format_count(evaluation_passes(config, facts)) +
+        " forward passes each. Raise eval.every_steps, lower eval.timesteps, or set "
+        "eval.overfit_gap = false, which halves them.");
   }
   if (config.eval.every_steps > steps) {
     advice.push_back("eval.every_steps = " + std::to_string(config.eval.every_steps) +
@@ -174,6 +185,24 @@ LrTotals total_learning_rates(const OptimOptions& optim, const RunPlan& plan) {
   }
   totals.sum *= static_cast<double>(plan.steps) / static_cast<double>(num_points);
   return totals;
+}
+
+int64_t evaluation_passes(const Config& config, const RunFacts& facts) {
+  const int64_t kinds = config.ema.decay > 0.0 ? 2 : 1;  // Of weights.
+  const int64_t training =
+      config.eval.overfit_gap ? std::min(facts.num_validation, facts.num_distinct) : 0;
+  return kinds * config.eval.timesteps * (facts.num_validation + training);
+}
+
+int64_t num_evaluations(const Config& config, int64_t steps) {
+  const int64_t every = config.eval.every_steps;
+  return every == 0 ? 0 : 2 + (steps - 1) / every;  // Before the first step, and after the last.
+}
+
+double training_passes(const Config& config, const RunFacts& facts) {
+  const double sources = config.data.prior.empty() ? 1.0 : 2.0;
+  const double passes = config.parallel.activation_checkpointing ? 4.0 : 3.0;
+  return sources * passes * static_cast<double>(facts.samples_drawn());
 }
 
 double ema_half_life(double decay) { return std::log(0.5) / std::log(decay); }

@@ -32,6 +32,13 @@ struct LrTotals {
 };
 [[nodiscard]] LrTotals total_learning_rates(const OptimOptions& optim, const RunPlan& plan);
 
+// Forward passes of one sample that an evaluation makes, and how many evaluations the run has.
+[[nodiscard]] int64_t evaluation_passes(const Config& config, const RunFacts& facts);
+[[nodiscard]] int64_t num_evaluations(const Config& config, int64_t steps);
+// Forward passes of one sample that training makes or that its time is worth: backward takes about
+// two, and with activation checkpointing another forward.
+[[nodiscard]] double training_passes(const Config& config, const RunFacts& facts);
+
 // Steps after which a weight's share of the average has halved.
 [[nodiscard]] double ema_half_life(double decay);
 

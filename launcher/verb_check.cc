@@ -19,6 +19,7 @@
 #include "launcher/command_line.h"
 #include "launcher/report_table.h"
 #include "launcher/verbs.h"
+#include "study/fit_report.h"
 #include "trainer/freeze.h"
 #include "trainer/run_plan.h"
 #include "trainer/session.h"
@@ -102,7 +103,8 @@ void report_cost(const Session& session, const RunFacts& facts, int ranks, Repor
   const auto trained = 4.0 * static_cast<double>(parameters.trained);
   const double states =
       num_optimizer_states(config.optim) * trained / (config.parallel.shard_optimizer ? ranks : 1);
-  const double ema = config.ema.decay > 0.0 ? trained : 0.0;
+  const double ema =
+      config.ema.decay > 0.0 ? trained / (config.parallel.shard_optimizer ? ranks : 1) : 0.0;
   const auto weights = 4.0 * static_cast<double>(parameters.all);
   const double activations = cost.activation_bytes * static_cast<double>(facts.plan.micro);
   table.heading("model and cost");
@@ -113,18 +115,25 @@ void report_cost(const Session& session, const RunFacts& facts, int ranks, Repor
                                     bytes(trained) + ", optimizer " + bytes(states) +
                                     (ema > 0.0 ? ", EMA " + bytes(ema) : "") +
                                     ", activations of a micro-batch " + bytes(activations));
-  // Backward takes about twice the time of forward.
-  const double seconds =
-      3 * cost.forward_seconds * static_cast<double>(facts.samples_drawn()) / ranks;
-  table.row("time", "about " + format_duration(seconds) + " on " + format_plural(ranks, "rank") +
-                        " that compute like this process (3 x " +
-                        format_number(cost.forward_seconds) + " s a forward pass of one sample)");
+  const double pass_seconds = cost.forward_seconds / ranks;
+  const double training = pass_seconds * training_passes(config, facts);
+  const double evaluation =
+      pass_seconds * static_cast<double>(evaluation_passes(config, facts));
+  const int64_t evaluations = num_evaluations(config, facts.plan.steps);
+  const double evaluating = static_cast<double>(evaluations) * evaluation;
+  table.row("time", "about " + format_duration(training + evaluating) + " on " +
+                        format_plural(ranks, "rank") +
+                        " that compute like this process: training " + format_duration(training) +
+                        ", " + format_plural(evaluations, "evaluation") + " of " +
+                        format_duration(evaluation) + ", without samples and scores (" +
+                        format_rounded(cost.forward_seconds) +
+                        " s a forward pass of one sample)");
 }
 
 std::string warmup_text(const RunPlan& plan) {
   return format_plural(plan.lr_schedule.warmup_steps, "step") + ", " +
-         format_number(100.0 * static_cast<double>(plan.lr_schedule.warmup_steps) /
-                       static_cast<double>(plan.steps)) +
+         format_rounded(100.0 * static_cast<double>(plan.lr_schedule.warmup_steps) /
+                        static_cast<double>(plan.steps)) +
          " % of the run";
 }
 
@@ -140,9 +149,9 @@ void report_schedule(const Config& config, const RunFacts& facts, ReportTable& t
             std::to_string(plan.micro));
   }
   table.row("steps", format_count(plan.steps));
-  table.row("steps per epoch", format_number(static_cast<double>(facts.num_training) /
-                                             static_cast<double>(plan.last_batch())));
-  table.row("epochs", format_number(facts.epochs()));
+  table.row("steps per epoch", format_rounded(static_cast<double>(facts.num_training) /
+                                              static_cast<double>(plan.last_batch())));
+  table.row("epochs", format_rounded(facts.epochs()));
   table.row("samples seen", format_count(facts.samples_drawn()));
   table.heading("learning rate");
   for (const auto& phase : plan.global_batch.phases()) {
@@ -150,15 +159,15 @@ void report_schedule(const Config& config, const RunFacts& facts, ReportTable& t
     const ScaledOptim scaled = scale_learning_rate(config.optim, phase.global_batch);
     table.row(
         phase.first_step == 1 ? "after scaling" : "from step " + std::to_string(phase.first_step),
-        format_number(scaled.lr) + " (" + scaled.rule + ")");
+        config.optim.lr_base_batch > 0 ? format_number(scaled.lr) + " (" + scaled.rule + ")"
+                                       : scaled.rule);
   }
   table.row("warm-up", warmup_text(plan));
   const double shrinkage = config.optim.weight_decay * total_learning_rates(config.optim, plan).sum;
-  table.row("decay x rate x steps", format_number(shrinkage) + ", alone leaves " +
-                                        format_number(100.0 * std::exp(-shrinkage)) +
-                                        " % of a weight");
+  table.row("decay x rate x steps", format_rounded(shrinkage) + ", alone shrinks a weight by " +
+                                        format_rounded(-100.0 * std::expm1(-shrinkage)) + " %");
   if (config.ema.decay > 0.0) {
-    table.row("EMA half-life", format_number(ema_half_life(config.ema.decay)) + " steps");
+    table.row("EMA half-life", format_rounded(ema_half_life(config.ema.decay)) + " steps");
   }
 }
 

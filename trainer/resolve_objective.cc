@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <cstdio>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "trainer/diffusion/scheduler_config.h"
 #include "trainer/pipeline_folder.h"
@@ -8,6 +10,19 @@
 
 namespace trireme {
 namespace {
+std::string text_of(Prediction value) { return name_of(value); }
+std::string text_of(BetaSchedule value) { return name_of(value); }
+std::string text_of(bool value) { return value ? "true" : "false"; }
+std::string text_of(int64_t value) { return std::to_string(value); }
+std::string text_of(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  return text;
+}
+std::string text_of(const std::vector<double>& list) {
+  return list.empty() ? "none" : "a list of " + std::to_string(list.size());
+}
+
 // Takes the scheduler's value for a key that the user did not set; keeps the user's, with a
 // warning, where both are there and differ.
 template <typename T>
@@ -20,7 +35,8 @@ void settle(T& value, const T& of_scheduler, std::string_view key,
     return;
   }
   warnings.push_back(
-      std::string(key) + " differs from what the model was trained with (" + file +
+      std::string(key) + " is " + text_of(value) + ", but the model was trained with " +
+      text_of(of_scheduler) + " (" + file +
       "): the configuration's value is used, and the network has to unlearn its own first, which "
       "costs many steps and may never end. Remove the key to use the model's own.");
 }

@@ -234,6 +234,12 @@ std::optional<SchedulerConfig> read_scheduler_config(const std::filesystem::path
   return result;
 }
 
+std::string name_of(Prediction prediction) {
+  return prediction == Prediction::kFlow ? "flow" : name_in(kPredictions, prediction);
+}
+
+std::string name_of(BetaSchedule schedule) { return name_in(kSchedules, schedule); }
+
 std::string scheduler_config_json(const NoiseOptions& noise, Prediction prediction,
                                   const SamplingRules& sampling) {
   Json json;

@@ -23,6 +23,10 @@ struct SchedulerConfig {
 [[nodiscard]] std::optional<SchedulerConfig> read_scheduler_config(
     const std::filesystem::path& folder);
 
+// As a configuration has them.
+[[nodiscard]] std::string name_of(Prediction prediction);
+[[nodiscard]] std::string name_of(BetaSchedule schedule);
+
 // A scheduler_config.json that diffusers loads and samples with as trireme does: DDIMScheduler
 // (DDPMScheduler for sigmoid and laplace betas, which DDIM has not; FlowMatchEulerDiscreteScheduler
 // for flow). Equal options give equal text.
