@@ -97,9 +97,19 @@ def compare_weights(folder, theirs):
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
 def test_losses_and_weights_are_those_of_peft(reference, ranks):
+    compare_with_peft(reference, ranks, "batch.micro=2")
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("option", ["shard_optimizer", "activation_checkpointing"])
+def test_options_of_the_machinery_change_nothing(reference, ranks, option):
+    compare_with_peft(reference, ranks, f"parallel.{option}=true")
+
+
+def compare_with_peft(reference, ranks, change):
     folder, config, (lines, weights, average) = reference
-    run_dir = folder / f"run-{ranks}"
-    tiny_run.run(ranks, "train", config, "--run-dir", run_dir, "--set", "batch.micro=2")
+    run_dir = folder / f"run-{ranks}-{change}"
+    tiny_run.run(ranks, "train", config, "--run-dir", run_dir, "--set", change)
     ours = tiny_run.metrics(run_dir)
     for mine, theirs in zip(ours, lines, strict=True):
         for key, tolerance in (("loss", 1e-5), ("lr", 1e-12), ("grad_norm", 1e-4)):
@@ -132,8 +142,9 @@ def test_a_checkpoint_says_what_it_belongs_to(inputs, tmp_path):
     assert "unet.lora_alpha" in shown and base["sha256"] in shown
 
 
-def test_stopped_and_resumed_at_other_ranks_gives_the_same_bits(inputs, tmp_path):
-    changes = dict(parallel={"shards": 4}, checkpoint={"every_steps": 2}, adapter={"dropout": 0.2}, model={"dropout": 0.1})
+@pytest.mark.parametrize("option", ["shard_optimizer", "activation_checkpointing"])
+def test_stopped_and_resumed_at_other_ranks_gives_the_same_bits(inputs, tmp_path, option):
+    changes = dict(parallel={"shards": 4, option: True}, checkpoint={"every_steps": 2}, adapter={"dropout": 0.2}, model={"dropout": 0.1})
     whole = write_case("everything_with_prior", inputs, tmp_path, **changes)
     tiny_run.run(1, "train", whole)
     for ranks, steps in ((4, 4), (2, STEPS)):
@@ -158,6 +169,15 @@ def test_dropout_depends_on_the_position_alone(inputs, tmp_path):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     # B is zero at first, so dropout shows from the second step on.
     assert losses[0][0] == losses[2][0] and abs(losses[0][-1] / losses[2][-1] - 1) > 1e-5
+
+
+def test_activation_checkpointing_draws_the_same_masks_again(inputs, tmp_path):
+    config = write_case("attention", inputs, tmp_path, adapter={"dropout": 0.3}, model={"dropout": 0.2})
+    losses = []
+    for is_on in ("false", "true"):
+        tiny_run.run(1, "train", config, "--run-dir", tmp_path / is_on, "--set", f"parallel.activation_checkpointing={is_on}")
+        losses.append([line["loss"] for line in tiny_run.metrics(tmp_path / is_on)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 def test_another_base_is_refused(inputs, tmp_path):
