@@ -15,6 +15,8 @@ const std::vector<MetricInfo>& metric_reference() {
        "Unweighted, of the samples for prior preservation; it is part of the loss."},
       {"train", "lr", "Learning rate", "Of the update."},
       {"train", "grad_norm", "Gradient norm", "Of all trained tensors together, before clipping."},
+      {"train", "bounded_grad_norm", "Gradient norm, elements bounded",
+       "After optim.max_grad_value: what optim.max_grad_norm is held against."},
       {"train", "step_seconds", "Time a step",
        "Wall time between the ends of consecutive steps, without evaluation and checkpoint."},
       {"train", "data_seconds", "Waiting for data", "Part of step_seconds."},

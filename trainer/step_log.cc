@@ -19,6 +19,7 @@ constexpr uint64_t kPictureBytesMax = uint64_t{32} << 20;
 
 void add_details(JsonLine& json, const StepResult& result) {
   if (result.prior_loss) json.add("prior_loss", *result.prior_loss);
+  if (result.bounded_grad_norm) json.add("bounded_grad_norm", *result.bounded_grad_norm);
   constexpr double kNone = std::numeric_limits<double>::quiet_NaN();  // Written as null.
   json.add("noise_scale", result.noise ? result.noise->scale.value_or(kNone) : kNone);
   if (result.noise) {

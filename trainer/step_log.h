@@ -40,6 +40,8 @@ struct StepResult {
   std::optional<StepNoise> noise = {};          // Nothing where the batch has no parts.
   std::optional<StepChecksums> checksums = {};  // With shards.
   std::optional<double> loss_scale = {};        // With fp16.
+  // With max_grad_value: after it, before max_grad_norm.
+  std::optional<double> bounded_grad_norm = {};
 };
 
 // Writes a run's steps, evaluations and events to metrics.jsonl and TensorBoard, and shows

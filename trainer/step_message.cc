@@ -6,9 +6,10 @@
 
 namespace trireme {
 namespace {
-// After three numbers a piece: digits, stop requests, two halves of the gradient's checksum; then,
-// exchanged later, two halves of the parameters' one.
-constexpr int64_t kStop = kNumDigits;
+// After three numbers a piece: digits of two norms, stop requests, two halves of the gradient's
+// checksum; then, exchanged later, two halves of the parameters' one.
+constexpr int64_t kBounded = kNumDigits;
+constexpr int64_t kStop = 2 * kNumDigits;
 constexpr int64_t kGradientChecksum = kStop + 1;
 constexpr int64_t kTail = kGradientChecksum + 2;
 constexpr int64_t kHalf = int64_t{1} << 32;
@@ -42,6 +43,9 @@ at::Tensor StepMessage::piece_prior_loss(int64_t piece) const {
   return values_.select(0, 2 * num_pieces_ + piece);
 }
 at::Tensor StepMessage::digits() const { return part(3 * num_pieces_, kNumDigits); }
+at::Tensor StepMessage::bounded_digits() const {
+  return part(3 * num_pieces_ + kBounded, kNumDigits);
+}
 void StepMessage::request_stop() { part(3 * num_pieces_ + kStop, 1).fill_(1.0); }
 
 void StepMessage::add_halves(int64_t place, const at::Tensor& checksum) {
@@ -64,11 +68,12 @@ void StepMessage::exchange_parameter_checksum() {
 }
 
 at::Tensor StepMessage::squared_norm() const { return value_of_digits(digits()); }
+at::Tensor StepMessage::bounded_squared_norm() const { return value_of_digits(bounded_digits()); }
 at::Tensor StepMessage::loss_sum() const { return part(0, num_pieces_).sum(); }
 
 void StepMessage::copy_to_host(HostCopy& copy, const at::Tensor& loss_scale) const {
-  copy.start(torch::cat(
-      {values_, squared_norm().reshape({1}), loss_scale.to(torch::kDouble).reshape({1})}));
+  copy.start(torch::cat({values_, squared_norm().reshape({1}), bounded_squared_norm().reshape({1}),
+                         loss_scale.to(torch::kDouble).reshape({1})}));
 }
 
 StepMessage::Content StepMessage::read(HostCopy& copy, const std::function<void()>& poll) const {
@@ -83,7 +88,8 @@ StepMessage::Content StepMessage::read(HostCopy& copy, const std::function<void(
   content.gradient_checksum = join(rest[kGradientChecksum], rest[kGradientChecksum + 1]);
   content.parameter_checksum = join(rest[kTail], rest[kTail + 1]);
   content.squared_norm = rest[kTail + 2];
-  content.loss_scale = rest[kTail + 3];
+  content.bounded_squared_norm = rest[kTail + 3];
+  content.loss_scale = rest[kTail + 4];
   return content;
 }
 }  // namespace trireme

@@ -32,14 +32,18 @@ class StepMessage {
   // Its sum of the prior set's losses, unweighted; with their weight they are in piece_loss() too.
   [[nodiscard]] at::Tensor piece_prior_loss(int64_t piece) const;
   [[nodiscard]] at::Tensor digits() const;  // (kNumDigits)
+  // Likewise after optim.max_grad_value; left at zero without it.
+  [[nodiscard]] at::Tensor bounded_digits() const;
   void request_stop();
   void add_gradient_checksum(const at::Tensor& checksum);   // 0-d int64, of this rank's slice.
   void add_parameter_checksum(const at::Tensor& checksum);  // Likewise, after the update.
 
   void exchange();                     // Collective.
   void exchange_parameter_checksum();  // Collective; a message of its own, after the update.
-  // After exchange(), 0-d on the device: |gradient|^2 over all ranks; sum of all losses.
+  // After exchange(), 0-d on the device: |gradient|^2 over all ranks, as it was summed and with its
+  // elements bounded; sum of all losses.
   [[nodiscard]] at::Tensor squared_norm() const;
+  [[nodiscard]] at::Tensor bounded_squared_norm() const;
   [[nodiscard]] at::Tensor loss_sum() const;
 
   struct Content {
@@ -47,6 +51,7 @@ class StepMessage {
     std::vector<double> piece_squares;
     std::vector<double> piece_prior_losses;
     double squared_norm = 0.0;
+    double bounded_squared_norm = 0.0;
     bool stop = false;
     double loss_scale = 1.0;
     uint64_t gradient_checksum = 0;

@@ -92,6 +92,7 @@ class Trainer {
   [[nodiscard]] at::Tensor micro_losses(const LatentBatch& batch, const BatchTensors& tensors);
   [[nodiscard]] double global_batch(int64_t step) const;
   void update(const StepInFlight& flight);
+  [[nodiscard]] bool bounds_values() const { return config_.optim.max_grad_value > 0; }
   void clip_values();
   [[nodiscard]] at::Tensor clip_factor() const;
   void wait_for_parameters();

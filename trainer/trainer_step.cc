@@ -117,8 +117,10 @@ void Trainer::accumulate_piece(int64_t piece, std::vector<at::Tensor>& losses) {
 at::Tensor Trainer::clip_factor() const {
   const at::Tensor norm = message_->squared_norm().sqrt() / scaler_->scale();
   const double max_norm = config_.optim.max_grad_norm;
+  const at::Tensor bounded =
+      bounds_values() ? message_->bounded_squared_norm().sqrt() / scaler_->scale() : norm;
   const at::Tensor factor =
-      max_norm > 0 ? (max_norm / (norm + 1e-6)).clamp_max(1.0) : torch::ones_like(norm);
+      max_norm > 0 ? (max_norm / (bounded + 1e-6)).clamp_max(1.0) : torch::ones_like(norm);
   at::Tensor is_usable = norm.isfinite().logical_and(message_->loss_sum().isfinite());
   if (guard_.knows_spikes()) {  // The host decides, so it waits.
     const double loss = message_->loss_sum().item<double>() / global_batch(state_.step + 1);
@@ -129,10 +131,9 @@ at::Tensor Trainer::clip_factor() const {
       .to(torch::kFloat);
 }
 
-// By element, before the norm's factor; both refer to the gradient as it was reduced.
+// By element, before the norm of what that leaves is taken.
 void Trainer::clip_values() {
   const double bound = config_.optim.max_grad_value;
-  if (bound <= 0) return;
   for (auto& bucket : buckets_->flat()) {
     if (scaler_->is_active()) {
       const at::Tensor scaled = scaler_->scale().to(bucket.grads.scalar_type()) * bound;
@@ -152,20 +153,24 @@ void Trainer::update(const StepInFlight& flight) {
   if (has_checksums) {
     message_->add_gradient_checksum(checksum_of(flat, slices_, Checksummed::kGradients));
   }
+  if (bounds_values()) {
+    clip_values();
+    message_->bounded_digits().copy_(squares_digits(flat, slices_));
+  }
   if (stop_request_.is_made_here()) message_->request_stop();
   message_->exchange();
 
-  clip_values();
   const at::Tensor factor = clip_factor();
-  // Skipped steps do not count for bias correction.
-  optimizer_->step(flight.step - state_.skipped, flight.lr, factor);
+  // Skipped steps do not count: neither for bias correction nor for the ramp of the average.
+  const int64_t num_updates = flight.step - state_.skipped;
+  optimizer_->step(num_updates, flight.lr, factor);
   scaler_->update(factor.isfinite().logical_not());
   if (has_checksums) {
     message_->add_parameter_checksum(checksum_of(flat, slices_, Checksummed::kParameters));
     message_->exchange_parameter_checksum();
   }
   if (gather_) gather_->start();  // The last collective of the step: the next forward hides it.
-  if (ema_) ema_->update(flight.step);
+  if (ema_) ema_->update(num_updates, factor);
 }
 
 StepResult Trainer::read_step() {
@@ -189,6 +194,9 @@ StepResult Trainer::read_step() {
     }
   }
   result.grad_norm = std::sqrt(content.squared_norm) / content.loss_scale;
+  if (bounds_values()) {
+    result.bounded_grad_norm = std::sqrt(content.bounded_squared_norm) / content.loss_scale;
+  }
   if (config_.parallel.shards > 0) {
     result.checksums = {.gradients = content.gradient_checksum,
                         .parameters = content.parameter_checksum};

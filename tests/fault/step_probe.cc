@@ -2,13 +2,16 @@
 //   step_probe flip CONFIG RANK STEP   trains as `trireme train` does and flips one bit of the
 //   summed gradient on
 //                                      one rank at one step (0: at none)
+//   step_probe spoil CONFIG STEP       likewise, and makes a gradient NaN on one rank at that step
 //   step_probe syncs CONFIG            operators that would make the host wait for a device, of
 //   steps 2 to 4 step_probe memory CONFIG           bytes of memory (PSS) that training takes
 //   beside the model, per parameter,
 //                                      as a mean over ranks
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -33,7 +36,9 @@ void flip_bit(std::vector<FlatBucket>& buckets, int rank, int world_size) {
   words[grads.numel() / world_size * rank + 11] ^= 1U << 3;
 }
 
-int flip(MpiEnvironment& mpi, const Config& config, int rank, int64_t step) {
+// Trains as `trireme train` does, with `damage` done to one step's summed gradients on one rank.
+int train_with_damage(MpiEnvironment& mpi, const Config& config, int rank, int64_t step,
+                      const std::function<void(std::vector<FlatBucket>&)>& damage) {
   std::unique_ptr<RunDirectory> run;
   mpi.run_on_all_ranks([&] {
     if (mpi.rank() != 0) return;
@@ -44,7 +49,7 @@ int flip(MpiEnvironment& mpi, const Config& config, int rank, int64_t step) {
   options.run_dir = config.run.dir;
   options.config_toml = write_config(config);
   options.on_summed_gradients = [&](int64_t now, std::vector<FlatBucket>& buckets) {
-    if (now == step && mpi.rank() == rank) flip_bit(buckets, rank, mpi.world_size());
+    if (now == step && mpi.rank() == rank) damage(buckets);
   };
   Trainer trainer(mpi, open_session(config, "cpu"), std::move(options));
   return static_cast<int>(trainer.run());
@@ -105,7 +110,16 @@ int run(MpiEnvironment& mpi, int argc, char** argv) {
   if (what == "syncs") return syncs(mpi, load_config(argv[2]).config);
   if (what == "memory") return memory(mpi, load_config(argv[2]).config);
   if (what == "flip" && argc == 5) {
-    return flip(mpi, load_config(argv[2]).config, std::atoi(argv[3]), std::atoll(argv[4]));
+    const int rank = std::atoi(argv[3]);
+    return train_with_damage(
+        mpi, load_config(argv[2]).config, rank, std::atoll(argv[4]),
+        [&](auto& buckets) { flip_bit(buckets, rank, mpi.world_size()); });
+  }
+  if (what == "spoil" && argc == 4) {
+    const auto spoil = [](auto& buckets) {
+      buckets.front().grads.slice(0, 0, 1).fill_(std::numeric_limits<float>::quiet_NaN());
+    };
+    return train_with_damage(mpi, load_config(argv[2]).config, 0, std::atoll(argv[3]), spoil);
   }
   return static_cast<int>(ExitCode::kUsage);
 }

@@ -125,7 +125,7 @@ TEST(OptimizerTest, PaddingStaysZero) {
     const auto optimizer = make_optimizer(options, buckets);
     for (int64_t step = 1; step <= 3; ++step) {
       run_steps(*optimizer, buckets, step, step);
-      ema.update(step);
+      ema.update(step, torch::ones({}));
     }
     ema.swap();
     for (const auto& [first, count] : {std::pair{201, 55}, std::pair{261, 251}}) {
@@ -173,7 +173,7 @@ TEST(EmaTest, FollowsTheParameters) {
   const auto start = buckets[0].params.clone();
   Ema ema(0.5, buckets);
   buckets[0].params.mul_(3);
-  ema.update(1);  // d = min(0.5, 2 / 11).
+  ema.update(1, torch::ones({}));  // d = min(0.5, 2 / 11).
   const auto expected = start * (2.0 / 11) + start * 3 * (9.0 / 11);
   ema.swap();
   EXPECT_TRUE(torch::allclose(buckets[0].params, expected, 1e-6, 1e-7));
@@ -181,6 +181,16 @@ TEST(EmaTest, FollowsTheParameters) {
   EXPECT_TRUE(torch::equal(buckets[0].params, start * 3));
   EXPECT_EQ(ema.tensors()[0].first, "weight");
   EXPECT_EQ(ema.tensors()[0].second.sizes(), (at::IntArrayRef{3, 67}));
+}
+
+TEST(EmaTest, StaysWhereNoUpdateWasMade) {
+  auto buckets = make_buckets();
+  Ema ema(0.5, buckets);
+  ema.update(1, torch::ones({}));
+  const auto before = ema.tensors()[0].second.clone();
+  buckets[0].params.mul_(3);
+  ema.update(2, torch::full({}, std::numeric_limits<float>::quiet_NaN()));
+  EXPECT_TRUE(torch::equal(ema.tensors()[0].second, before));
 }
 
 TEST(ParameterGroupsTest, NormsAndBiasesKeepTheirSizeByChoice) {

@@ -215,7 +215,7 @@ NamedTensors optimize(const Request& request, const SafetensorsReader& in) {
   for (int64_t step = 1; step <= rates.numel(); ++step) {
     fill(bucket.grads, bucket, in, "g/" + std::to_string(step) + "/");
     optimizer->step(step, rates[step - 1].item<double>(), scales[step - 1]);
-    ema.update(step);
+    ema.update(step, scales[step - 1]);
   }
   NamedTensors out;
   for (const auto& segment : bucket.segments) {

@@ -209,8 +209,13 @@ def parameter_groups(tensors, optim):
             {"params": [p for p in tensors if p.dim() <= 1], "weight_decay": 0.0}]
 
 
-def train(config, order_file, steps, prepare=lambda model: None):
-    """`prepare` changes the model before its parameters are collected; only those that need gradients train."""
+def norm_of(tensors):
+    return math.sqrt(sum(p.grad.double().square().sum().item() for p in tensors))
+
+
+def train(config, order_file, steps, prepare=lambda model: None, skipped=()):
+    """`prepare` changes the model before its parameters are collected; only those that need gradients train. Of the
+    `skipped` steps everything happens but the update."""
     torch.set_num_threads(1)
     model = UNet2DConditionModel.from_pretrained(config["model"]["weights"], subfolder="unet").train()
     prepare(model)
@@ -223,7 +228,7 @@ def train(config, order_file, steps, prepare=lambda model: None):
                                   eps=optim.get("eps", 1e-8), weight_decay=optim.get("weight_decay", 0.01))
     prior = Dataset(config["data"].get("prior", []), len(data.rows))
     average = {k: v.detach().clone() for k, v in trained.items()}
-    lines, samples = [], 0
+    lines, samples, updates = [], 0, 0
     for step, draws in enumerate(read_order(order_file, steps), 1):
         assert len(draws) == global_batch(config, samples), (step, len(draws))
         samples += len(draws)
@@ -235,22 +240,25 @@ def train(config, order_file, steps, prepare=lambda model: None):
             weight = config["data"].get("prior_weight", 1.0)
             loss = loss + weight * sample_losses(model, scheduler, objective, batch).mean()
         loss.backward()
-        norm = math.sqrt(sum(p.grad.double().square().sum().item() for p in trained.values()))
+        line = {"step": step, "loss": loss.item(), "grad_norm": norm_of(trained.values()), "samples": samples}
         if optim.get("max_grad_value", 0.0) > 0:
             torch.nn.utils.clip_grad_value_(trained.values(), optim["max_grad_value"])
+            line["bounded_grad_norm"] = norm_of(trained.values())
         limit = optim.get("max_grad_norm", 1.0)
         if limit > 0:
-            for p in trained.values():
-                p.grad.mul_(min(1.0, limit / (norm + 1e-6)))
+            torch.nn.utils.clip_grad_norm_(trained.values(), limit)
         lr = learning_rate(config, base_rate(config, len(draws)), step, config["run"]["steps"])
         for group in optimizer.param_groups:
             group["lr"] = lr
+        lines.append(line | {"lr": lr})
+        if step in skipped:
+            continue
         optimizer.step()
-        decay = min(config.get("ema", {}).get("decay", 0.0), (1 + step) / (10 + step))
+        updates += 1
+        decay = min(config.get("ema", {}).get("decay", 0.0), (1 + updates) / (10 + updates))
         with torch.no_grad():
             for k, v in trained.items():
                 average[k].mul_(decay).add_(v, alpha=1 - decay)
-        lines.append({"step": step, "loss": loss.item(), "lr": lr, "grad_norm": norm, "samples": samples})
     return lines, {k: v.detach().contiguous() for k, v in trained.items()}, average
 
 

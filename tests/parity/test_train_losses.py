@@ -33,6 +33,10 @@ CASES = {
         optim={"lr": 1e-3, "lr_base_batch": 8, "lr_scaling": "sqrt", "max_grad_value": 0.01, "max_grad_norm": 0.0,
                "eps": 1e-3, "decay_norms_and_biases": False, "weight_decay": 1.0},
         lr_schedule={"name": "inverse_sqrt", "warmup_fraction": 0.25, "warmup_steps": None}),
+    "clipped_by_value_and_norm": dict(
+        batch={"global": 8},
+        optim={"lr": 1e-3, "eps": 1e-3, "max_grad_value": 0.005, "max_grad_norm": 0.1},
+        lr_schedule={"name": "constant", "warmup_steps": 0}),
     "epsilon_min_snr": dict(
         batch={"global": 4},
         objective={"snr_gamma": 1.5},
@@ -93,16 +97,35 @@ def test_losses_and_weights(reference, ranks):
     if "micro" not in config.read_text() and "grow" not in config.read_text() and ranks < 4:
         changes = ["--set", "batch.micro=1"]  # Accumulation changes nothing either.
     tiny_run.run(ranks, "train", config, "--run-dir", run_dir, *changes)
+    compare(run_dir, config, lines, weights, average)
+
+
+def compare(run_dir, config, lines, weights, average):
     ours = tiny_run.metrics(run_dir)
     assert [line["step"] for line in ours] == [line["step"] for line in lines]
     for mine, theirs in zip(ours, lines):
         assert mine["samples"] == theirs["samples"]
-        for key, tolerance in (("loss", 1e-5), ("lr", 1e-12), ("grad_norm", 1e-4)):
+        assert ("bounded_grad_norm" in mine) == ("bounded_grad_norm" in theirs)
+        for key, tolerance in (("loss", 1e-5), ("lr", 1e-12), ("grad_norm", 1e-4), ("bounded_grad_norm", 1e-4)):
+            if key not in theirs:
+                continue
             error = relative(mine[key], theirs[key])
             assert error <= tolerance, f"step {mine['step']}, {key}: {mine[key]} for {theirs[key]} ({error:.1e})"
     compare_weights(run_dir / "checkpoints" / "latest" / "unet", weights)
     if "[ema]" in config.read_text():
         compare_weights(run_dir / "checkpoints" / "latest" / "ema", average)
+
+
+@pytest.mark.parametrize("reference", ["clipped_by_value_and_norm"], indirect=True)
+@pytest.mark.parametrize("ranks,options", [(2, ["shard_optimizer=true"]), (4, ["shard_optimizer=true", "shards=8"]),
+                                           (2, ["shards=4"])])
+def test_clipping_twice_where_ranks_hold_slices(reference, ranks, options):
+    """The norm is that of what the first clipping leaves: both take part here, and either order of them would show."""
+    folder, config, (lines, weights, average) = reference
+    assert all(0.105 < line["bounded_grad_norm"] < 0.95 * line["grad_norm"] for line in lines), lines
+    run_dir = folder / "-".join(["run", str(ranks), *options])
+    tiny_run.run(ranks, "train", config, "--run-dir", run_dir, *(word for o in options for word in ("--set", f"parallel.{o}")))
+    compare(run_dir, config, lines, weights, average)
 
 
 def compare_weights(folder, theirs):

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 
@@ -29,15 +30,20 @@ Ema::Ema(double decay, std::vector<FlatBucket>& buckets, std::vector<FlatRange> 
 
 Ema::~Ema() = default;
 
-void Ema::update(int64_t step) {
+void Ema::update(int64_t step, const at::Tensor& grad_scale) {
   const torch::NoGradGuard no_grad;
   const auto s = static_cast<double>(step);
   const double decay = std::min(decay_, (1 + s) / (10 + s));
+  const bool on_host = grad_scale.is_cpu();
+  if (on_host && !std::isfinite(*grad_scale.const_data_ptr<float>())) return;
+  // Elsewhere the host does not wait for it.
+  const at::Tensor is_made = on_host ? at::Tensor() : grad_scale.isfinite();
   for (size_t b = 0; b < buckets_.size(); ++b) {
     at::Tensor average = averages_->values(0, b);
     const at::Tensor params = buckets_[b].params.narrow(0, ranges_[b].first, average.numel());
-    if (!params.is_cpu()) {
-      average.mul_(decay).add_(params, 1 - decay);
+    if (!on_host) {
+      average.mul_(torch::where(is_made, decay, 1.0))
+          .addcmul_(params, torch::where(is_made, 1 - decay, 0.0));
       continue;
     }
     float* averages = average.data_ptr<float>();

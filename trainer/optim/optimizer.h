@@ -81,7 +81,9 @@ class Ema {
  public:
   Ema(double decay, std::vector<FlatBucket>& buckets, std::vector<FlatRange> ranges = {});
   ~Ema();
-  void update(int64_t step);  // After update `step` (from 1): d = min(decay, (1 + s) / (10 + s)).
+  // After update s = `step` (from 1): d = min(decay, (1 + s) / (10 + s)). Where grad_scale, as it
+  // was given to Optimizer::step(), is not finite no update was made, and nothing changes.
+  void update(int64_t step, const at::Tensor& grad_scale);
   // By parameter name; views where the range holds all of a tensor, zero where it holds nothing.
   [[nodiscard]] NamedTensors tensors() const;
   // Exchanges the parameters' values with the averages; twice restores them.
