@@ -1,9 +1,6 @@
 #include "launcher/run_report.h"
 
-#include <fstream>
 #include <set>
-
-#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -12,11 +9,11 @@
 #include "launcher/config_file.h"
 #include "launcher/config_schema.h"
 #include "launcher/report_table.h"
+#include "launcher/run_environment.h"
 
 namespace trireme {
 namespace {
 namespace fs = std::filesystem;
-using nlohmann::json;
 
 std::vector<RunFacts::Key> keys_of(const Config& config) {
   static const Config defaults;
@@ -52,41 +49,6 @@ std::vector<RunFacts::Source> sources_of(const Config& config) {
   return sources;
 }
 
-// Every value of a JSON file with its path: "versions.mpi", "hosts.0".
-void flatten(const json& value, const std::string& path, size_t depth,
-             std::vector<std::pair<std::string, std::string>>& rows) {
-  constexpr size_t kRowsMax = 400;
-  if (rows.size() >= kRowsMax) return;
-  const bool is_list = value.is_array() && !value.empty() && value.front().is_structured();
-  if ((value.is_object() || is_list) && depth < 6) {
-    for (const auto& [name, item] : value.items())
-      flatten(item, path.empty() ? name : path + "." + name, depth + 1, rows);
-    return;
-  }
-  rows.emplace_back(path, value.is_string()
-                              ? value.get<std::string>()
-                              : value.dump(-1, ' ', false, json::error_handler_t::replace));
-}
-
-// The last start as metrics.jsonl tells it, then as provenance.jsonl does where that is more.
-std::vector<std::pair<std::string, std::string>> environment_of(const RunRecord& record) {
-  std::vector<std::pair<std::string, std::string>> rows;
-  for (const auto& event : record.events) {
-    if (event.what == "start" || event.what == "resume") rows = event.details;
-  }
-  std::ifstream file(record.folder / "provenance.jsonl");
-  json last;
-  for (std::string line; std::getline(file, line);) {
-    auto start = json::parse(line, nullptr, false);
-    if (start.is_object() && start.value("kind", "") == "start") last = std::move(start);
-  }
-  if (!last.is_object()) return rows;
-  rows.clear();
-  last.erase("kind");
-  flatten(last, "", 0, rows);
-  return rows;
-}
-
 std::string summary_of(const Config& config, const RunRecord& record) {
   std::string text = config.model.weights.empty()
                          ? "From random weights (" + config.model.config + ")"
@@ -117,7 +79,9 @@ ReportedRun load_reported_run(const fs::path& folder) {
     // Another version's keys, say: the curves are worth showing all the same.
     run.facts.summary = std::string("The configuration cannot be shown: ") + error.what();
   }
-  run.facts.environment = environment_of(run.record);
+  const RunEnvironment environment = read_run_environment(run.record);
+  run.facts.environment = environment.rows;
+  run.facts.environment_details = environment.details;
   return run;
 }
 

@@ -5,7 +5,6 @@
 #include "core/error.h"
 #include "trainer/evaluate/memorisation.h"
 #include "trainer/evaluate/sample_grid.h"
-#include "trainer/evaluate/sample_prompts.h"
 #include "trainer/evaluate/sampling.h"
 #include "trainer/evaluate/validation.h"
 #include "trainer/torch_api.h"
@@ -47,7 +46,7 @@ SampleComparison compare_samples(MpiEnvironment& mpi, Session& session,
                                  const std::filesystem::path& vae) {
   SampleComparison result;
   std::vector<int64_t> samples;
-  SamplePrompts prompts;
+  SamplePrompts& prompts = result.prompts;
   mpi.run_on_all_ranks([&] {
     if (session.num_validation() == 0) {
       throw UsageError(

@@ -8,6 +8,7 @@
 #include "data/image.h"
 #include "dist/mpi_environment.h"
 #include "launcher/report_table.h"
+#include "trainer/evaluate/sample_prompts.h"
 #include "trainer/session.h"
 
 namespace trireme {
@@ -23,6 +24,7 @@ struct SampleComparison {
     std::string nearest;         // That sample's caption.
   };
   std::vector<Row> rows;
+  SamplePrompts prompts;
   std::vector<Image> images;  // Row-major, kColumns a row.
   int64_t num_compared = 0;   // Training latents looked at: all, or as many, evenly spaced.
   int64_t num_training = 0;

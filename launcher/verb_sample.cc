@@ -116,24 +116,37 @@ fs::path require_vae(const Config& config) {
                    "'. Give a diffusers folder that has one with --set sample.vae=DIR.");
 }
 
+// Which weights draw, for the texts of the pictures.
+std::vector<ImageText> origin_of(const OpenedCheckpoint& checkpoint,
+                                 const SampleArguments& arguments) {
+  const bool is_average = arguments.weights == CheckpointWeights::kAveraged;
+  std::vector<ImageText> origin = {{"checkpoint", checkpoint.folder.string()},
+                                   {"step", std::to_string(checkpoint.state.step)},
+                                   {"weights", is_average ? "averaged" : "trained"}};
+  if (checkpoint.config.adapter.type != "none")
+    origin.push_back({"lora_weight", format_number(arguments.lora_weight.value_or(1.0))});
+  return origin;
+}
+
 void write_samples(const Session& session, const SamplePrompts& prompts,
-                   const std::vector<Image>& images, const OutputPlaces& places) {
+                   const std::vector<Image>& images, const OutputPlaces& places,
+                   const std::vector<ImageText>& origin) {
   create_folder(places.folder);
   create_folder(places.grid.parent_path());
   const int64_t columns = square_columns(images.size());
-  write_png(places.grid, tile(images, columns), describe_grid(session, prompts));
+  write_png(places.grid, tile(images, columns), describe_grid(session, prompts, origin));
   ReportTable table;
   table.heading(places.grid.string());
   for (size_t i = 0; i < images.size(); ++i) {
     const fs::path file = places.folder / formatted("%05zu.png", i);
-    write_png(file, images[i], describe_sample(session, prompts, static_cast<int64_t>(i)));
+    write_png(file, images[i], describe_sample(session, prompts, static_cast<int64_t>(i), origin));
     table.row(file.string(), one_line(prompts.captions[i]));
   }
   table.print(std::cout);
 }
 
 void draw_samples(MpiEnvironment& mpi, Session& session, const fs::path& vae,
-                  const std::string& out) {
+                  const std::string& out, const std::vector<ImageText>& origin) {
   SamplePrompts prompts;
   mpi.run_on_all_ranks([&] {
     prompts = choose_prompts(session);
@@ -144,17 +157,17 @@ void draw_samples(MpiEnvironment& mpi, Session& session, const fs::path& vae,
   const at::Tensor latents = sample_latents(mpi, session, prompts);
   const auto images = decode_images(mpi, vae, session.device, latents);
   mpi.run_on_all_ranks([&] {
-    if (mpi.rank() == 0) write_samples(session, prompts, images, places_of(out));
+    if (mpi.rank() == 0) write_samples(session, prompts, images, places_of(out), origin);
   });
 }
 
 void draw_comparison(MpiEnvironment& mpi, Session& session, const fs::path& vae,
-                     const std::string& out) {
+                     const std::string& out, const std::vector<ImageText>& origin) {
   const SampleComparison comparison = compare_samples(mpi, session, vae);
   mpi.run_on_all_ranks([&] {
     if (mpi.rank() != 0) return;
     create_folder(fs::path(out).parent_path());
-    write_png(out, comparison_grid(comparison));
+    write_png(out, comparison_grid(comparison), describe_grid(session, comparison.prompts, origin));
     ReportTable table;
     table.heading(out + ": before | after | real");
     report(comparison, table);
@@ -177,11 +190,8 @@ int run_sample(MpiEnvironment& mpi, const SampleArguments& arguments) {
     session = open_session(checkpoint.config, device, checkpoint.weights(arguments.weights));
     if (arguments.lora_weight) session->model->set_adapter_weight(*arguments.lora_weight);
   });
-  if (arguments.content == Content::kSamples) {
-    draw_samples(mpi, *session, vae, arguments.out);
-  } else {
-    draw_comparison(mpi, *session, vae, arguments.out);
-  }
+  const auto draw = arguments.content == Content::kSamples ? draw_samples : draw_comparison;
+  draw(mpi, *session, vae, arguments.out, origin_of(checkpoint, arguments));
   return static_cast<int>(ExitCode::kDone);
 }
 

@@ -96,9 +96,10 @@ std::string draw_axes(const Chart& chart, const Layout& layout) {
   for (const auto& tick : layout.x.ticks) {
     const double x = layout.left + layout.px(tick.value);
     svg += internal::line_between(x, bottom, x, bottom + 4, "axis");
-    // The outermost texts stay inside the drawing.
-    const bool at_end = x > right - 12;
-    svg += internal::text_at(at_end ? right + 14 : x, bottom + 17, at_end ? "end" : "middle",
+    // The outermost text stays inside the drawing.
+    const double half = 4.5 * static_cast<double>(internal::num_characters(tick.text));
+    const bool at_end = x + half > right + 16;
+    svg += internal::text_at(at_end ? right + 16 : x, bottom + 17, at_end ? "end" : "middle",
                              tick.text);
   }
   if (!chart.y.label.empty())

@@ -14,14 +14,18 @@ using Look = HtmlTable::Cell::Look;
 using internal::Abscissa;
 constexpr Abscissa kAbscissas[] = {Abscissa::kSteps, Abscissa::kSamples, Abscissa::kSeconds};
 
-// The names of the runs where these tell them apart, else their folders.
+// The names of the runs where these tell them apart, else their folders', else whole paths.
 std::vector<std::string> labels_of(const std::vector<ReportedRun>& runs) {
-  std::vector<std::string> names;
-  for (const auto& run : runs) names.push_back(run.facts.name);
-  if (std::set<std::string>(names.begin(), names.end()).size() == runs.size()) return names;
-  names.clear();
-  for (const auto& run : runs) names.push_back(run.record.folder.string());
-  return names;
+  std::vector<std::string> names, folders, paths;
+  for (const auto& run : runs) {
+    names.push_back(run.facts.name);
+    folders.push_back(run.record.folder.filename().string());
+    paths.push_back(run.record.folder.string());
+  }
+  for (const auto& labels : {names, folders}) {
+    if (std::set<std::string>(labels.begin(), labels.end()).size() == runs.size()) return labels;
+  }
+  return paths;
 }
 
 HtmlTable summary_table(const std::vector<ReportedRun>& runs,
@@ -95,7 +99,10 @@ enum class Kind { kTrain, kEval };
 void add_chart(const std::vector<ReportedRun>& runs, const std::vector<std::string>& labels,
                Kind kind, const std::string& column, Abscissa abscissa, const std::string& title,
                std::vector<Chart>& charts) {
-  Chart chart{.title = title, .note = {}, .x = internal::axis_of(abscissa)};
+  Chart chart{.title = title,
+              .note = {},
+              .x = internal::axis_of(abscissa),
+              .y = {.format = internal::format_of(column)}};
   for (size_t i = 0; i < runs.size(); ++i) {
     const RunRecord& run = runs[i].record;
     const ChartColour colour{.index = static_cast<int>(i)};
@@ -145,6 +152,22 @@ void add_curves(const std::vector<ReportedRun>& runs, const std::vector<std::str
   page.section("Other measurements");
   page.charts(others);
 }
+// What each run drew last.
+void add_pictures(const std::vector<ReportedRun>& runs, const std::vector<std::string>& labels,
+                  HtmlPage& page) {
+  constexpr size_t kPicturesMax = 12;
+  std::vector<HtmlPicture> pictures;
+  for (size_t i = 0; i < runs.size() && pictures.size() < kPicturesMax; ++i) {
+    if (runs[i].record.pictures.empty()) continue;
+    const auto& [step, file] = runs[i].record.pictures.back();
+    pictures.push_back(
+        {.png = internal::bytes_of(file),
+         .caption = labels[i] + ", step " + format_figure(static_cast<double>(step))});
+  }
+  if (pictures.empty()) return;
+  page.section("Samples");
+  page.pictures(pictures);
+}
 }  // namespace
 
 std::string comparison_page(const std::vector<ReportedRun>& runs) {
@@ -157,6 +180,7 @@ std::string comparison_page(const std::vector<ReportedRun>& runs) {
   differences.rows.empty() ? page.paragraph("The configurations are the same.")
                            : page.table(differences);
   add_curves(runs, labels, page);
+  add_pictures(runs, labels, page);
   return page.text();
 }
 }  // namespace trireme

@@ -1,6 +1,7 @@
 #include "report/html_page.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include "report/html_style.h"
 #include "report/html_text.h"
@@ -25,8 +26,27 @@ std::string cell_class(Look look) {
   return {};
 }
 
+// Names and values of keys may break behind what joins their words; text in sentences breaks at
+// blanks.
+std::string cell_text(const HtmlTable::Cell& cell) {
+  if (cell.look != Look::kCode && cell.look != Look::kMuted) return escape_html(cell.text);
+  constexpr std::string_view kJoints = "._/,";
+  std::string html;
+  size_t begin = 0;
+  for (size_t at = 0; at + 1 < cell.text.size(); ++at) {
+    const bool is_number =
+        cell.text[at] == '.' && cell.text[at + 1] >= '0' && cell.text[at + 1] <= '9';
+    if (kJoints.find(cell.text[at]) == std::string_view::npos || is_number) continue;
+    html += escape_html(cell.text.substr(begin, at + 1 - begin)) + "<wbr>";
+    begin = at + 1;
+  }
+  return html + escape_html(cell.text.substr(begin));
+}
+
 std::string table_html(const HtmlTable& table) {
-  std::string html = "<div class=\"scroll\"><table>";
+  const bool is_pairs = !table.rows.empty() && table.rows.front().cells.size() == 2;
+  std::string html =
+      is_pairs ? "<div class=\"scroll\"><table class=\"pairs\">" : "<div class=\"scroll\"><table>";
   if (!table.header.empty()) {
     html += "<thead><tr>";
     for (size_t i = 0; i < table.header.size(); ++i) {
@@ -41,7 +61,7 @@ std::string table_html(const HtmlTable& table) {
   for (const auto& row : table.rows) {
     html += row.look == HtmlTable::Row::Look::kMarked ? "<tr class=\"marked\">" : "<tr>";
     for (const auto& cell : row.cells) {
-      html += "<td" + cell_class(cell.look) + ">" + escape_html(cell.text) + "</td>";
+      html += "<td" + cell_class(cell.look) + ">" + cell_text(cell) + "</td>";
     }
     html += "</tr>\n";
   }

@@ -66,9 +66,10 @@ figure>svg.on-narrow{display:none}
 table{border-collapse:collapse;width:100%;font-size:14px}
 th,td{text-align:left;padding:7px 16px;border-bottom:1px solid var(--hair);vertical-align:top}
 tbody tr:last-child td{border-bottom:0}
-th{font-size:12.5px;font-weight:600;color:var(--soft);white-space:nowrap}
-th.num,td.num{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td.code{font:13px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;overflow-wrap:anywhere}
+th{font-size:12.5px;font-weight:600;color:var(--soft);vertical-align:bottom}
+th.num,td.num{text-align:right;font-variant-numeric:tabular-nums}td.num{white-space:nowrap}
+td.code{font:13px/1.55 ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
+td{overflow-wrap:break-word}.pairs td:first-child{width:32%}.pairs td:last-child{overflow-wrap:anywhere}
 td.strong{font-weight:620}td.soft{color:var(--soft)}
 tr.marked td{background:var(--mark)}
 details{margin:0 0 16px}summary{cursor:pointer;color:var(--accent);font-size:14px;padding:4px 0 8px}
@@ -80,10 +81,10 @@ ul.notes{margin:0 0 16px;padding-left:20px;max-width:80ch}ul.notes li{margin:4px
 footer{margin-top:56px;padding-top:14px;border-top:1px solid var(--hair);font-size:13px;color:var(--soft)}
 @media (max-width:720px){
 main{padding:24px 14px 48px}header h1{font-size:26px}h2{margin-top:36px}
-.grid{grid-template-columns:minmax(0,1fr);gap:12px}.three svg text{font-size:14px}figure>svg.on-wide{display:none}figure>svg.on-narrow{display:block}
-figure{padding:12px 12px 6px}svg text{font-size:14px}svg text.name{font-size:15px}
+.grid{grid-template-columns:minmax(0,1fr);gap:12px}figure>svg.on-wide{display:none}figure>svg.on-narrow{display:block}
+figure{padding:12px 12px 6px}svg text{font-size:16px}svg text.name{font-size:17px}
 .figures{grid-template-columns:repeat(2,minmax(0,1fr))}.figures div{padding:12px 14px 10px}.figures b{font-size:20px}
-th,td{padding:6px 10px}.pictures{grid-template-columns:minmax(0,1fr)}}
+th,td{padding:6px 8px}table{font-size:13px}td.code{font-size:12px}.pictures{grid-template-columns:minmax(0,1fr)}}
 @media print{:root{color-scheme:light}body{background:#fff}nav{display:none}figure,.scroll,.figures{break-inside:avoid}}
 )css";
 }  // namespace trireme::internal

@@ -53,6 +53,8 @@ const std::vector<MetricInfo>& metric_reference() {
        "As overfit_gap, with the weights' moving average."},
       {"eval", "nearest_train_distance", "Distance to the nearest training sample",
        "Mean over samples drawn at the evaluation; near zero they are copies."},
+      {"eval", "nearest_train_distance_min", "Least distance to a training sample",
+       "Of the samples drawn at the evaluation."},
       {"eval", "memorised_fraction", "Memorised samples",
        "Share of drawn samples that are copies of training samples."},
       {"eval", "fid", "FID",

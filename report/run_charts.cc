@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <regex>
@@ -49,6 +51,7 @@ Chart training_chart(const RunRecord& run, const std::string& column) {
   Chart chart{.title = title_of(column),
               .note = note_of("train", column),
               .x = axis_of(Abscissa::kSteps),
+              .y = {.format = format_of(column)},
               .series = training_series(run, column, "", Abscissa::kSteps, {})};
   chart.y.scale = scale_for(chart.series);
   return chart;
@@ -239,6 +242,15 @@ std::string title_of(const std::string& column) {
 std::string note_of(std::string_view kind, const std::string& column) {
   const MetricInfo* info = metric_info(kind, column);
   return info == nullptr ? "" : std::string(info->meaning);
+}
+
+ChartAxis::Format format_of(const std::string& column) {
+  return column.ends_with("_seconds") ? ChartAxis::Format::kSeconds : ChartAxis::Format::kNumber;
+}
+
+std::string bytes_of(const std::filesystem::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
 double last_of(const std::vector<double>& column) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,11 @@ enum class Abscissa { kSteps, kSamples, kSeconds };
 [[nodiscard]] std::string title_of(const std::string& column);
 // The sentence that says what it is; empty for unknown ones. `kind`: "train" or "eval".
 [[nodiscard]] std::string note_of(std::string_view kind, const std::string& column);
+
+// Seconds where the column's name says so.
+[[nodiscard]] ChartAxis::Format format_of(const std::string& column);
+// The bytes of a picture; empty where it cannot be read.
+[[nodiscard]] std::string bytes_of(const std::filesystem::path& file);
 
 // The last finite value, and the smallest with its step; NaN where there is none.
 [[nodiscard]] double last_of(const std::vector<double>& column);

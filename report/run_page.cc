@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
-#include <iterator>
 #include <set>
 #include <system_error>
 
@@ -87,7 +85,7 @@ std::vector<KeyFigure> figures_of(const ReportedRun& run) {
   const auto loss = internal::training_series(record, "loss", "", Abscissa::kSteps, {});
   if (!loss.empty()) {
     figures.push_back({format_figure(internal::last_of(loss.back().y)), "Training loss",
-                       "mean of the last steps"});
+                       internal::reach_of(record) > 0 ? "mean of the last steps" : "last step"});
   }
   const std::string planned = planned_steps(run.facts);
   figures.push_back({count_text(record.train.steps.back()), "Steps",
@@ -102,11 +100,6 @@ std::vector<KeyFigure> figures_of(const ReportedRun& run) {
         {format_seconds(elapsed.back()), "Training time", "without evaluation and checkpoints"});
   }
   return figures;
-}
-
-std::string bytes_of(const fs::path& file) {
-  std::ifstream in(file, std::ios::binary);
-  return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
 // The first, the last, and others evenly between, as many as fit.
@@ -132,8 +125,8 @@ void add_pictures(const RunRecord& run, HtmlPage& page) {
     const size_t at =
         room == 1 ? run.pictures.size() - 1 : i * (run.pictures.size() - 1) / (room - 1);
     const auto& [step, file] = run.pictures[at];
-    pictures.push_back(
-        {.png = bytes_of(file), .caption = "Step " + count_text(static_cast<double>(step))});
+    pictures.push_back({.png = internal::bytes_of(file),
+                        .caption = "Step " + count_text(static_cast<double>(step))});
   }
   page.pictures(pictures);
 }
@@ -142,11 +135,10 @@ void add_times(const RunRecord& run, HtmlPage& page) {
   if (run.phases.empty()) return;
   page.section("Where the time went");
   BarChart chart{.title = "The main thread of a rank, mean over ranks",
-                 .note = "Of " + format_seconds(run.wall_seconds) + " in all.",
                  .parts = {},
                  .bars = {},
                  .x = {.format = ChartAxis::Format::kSeconds}};
-  BarChart::Bar bar{.name = "seconds", .values = {}};
+  BarChart::Bar bar{.name = "in all", .values = {}};
   HtmlTable table{.header = {"phase", "share", "min", "mean", "max"}, .rows = {}};
   for (const auto& phase : run.phases) {
     chart.parts.push_back(phase.name);
@@ -234,10 +226,15 @@ void add_events(const RunRecord& run, HtmlPage& page) {
 void add_environment(const RunFacts& facts, HtmlPage& page) {
   if (facts.environment.empty()) return;
   page.section("Environment");
-  HtmlTable table{.header = {}, .rows = {}};
-  for (const auto& [name, value] : facts.environment)
-    table.rows.push_back({.cells = {{name, Look::kMuted}, {value}}});
-  page.table(table);
+  const auto table_of = [](const auto& facts_of) {
+    HtmlTable table{.header = {}, .rows = {}};
+    for (const auto& [name, value] : facts_of)
+      table.rows.push_back({.cells = {{name, Look::kMuted}, {value}}});
+    return table;
+  };
+  page.table(table_of(facts.environment));
+  if (!facts.environment_details.empty())
+    page.folded_table("Everything recorded", table_of(facts.environment_details));
 }
 }  // namespace
 

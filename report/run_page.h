@@ -25,6 +25,7 @@ struct RunFacts {
   };
   std::vector<Source> data;
   std::vector<std::pair<std::string, std::string>> environment;
+  std::vector<std::pair<std::string, std::string>> environment_details;  // Everything recorded.
 };
 
 struct ReportedRun {

@@ -44,11 +44,8 @@ std::string format_tick(double value, double step, ChartAxis::Format format) {
   return format_value(value, format);
 }
 
-void lay_out_linear(AxisLayout& layout, const ChartAxis& axis, int num_ticks) {
-  const double step = round_step(layout.high - layout.low, num_ticks, axis.format);
-  // The ends grow to the next half step, so that a curve does not touch the frame.
-  if (!axis.low) layout.low = std::floor(layout.low / step * 2.0 + 1e-9) * step / 2.0;
-  if (!axis.high) layout.high = std::ceil(layout.high / step * 2.0 - 1e-9) * step / 2.0;
+// Multiples of `step`.
+void add_even_ticks(AxisLayout& layout, const ChartAxis& axis, double step) {
   const double slack = step * 1e-6;
   const auto first = static_cast<int64_t>(std::ceil((layout.low - slack) / step));
   for (int64_t i = first; i < first + 100; ++i) {
@@ -56,6 +53,14 @@ void lay_out_linear(AxisLayout& layout, const ChartAxis& axis, int num_ticks) {
     if (value > layout.high + slack) break;
     layout.ticks.push_back({value, format_tick(value, step, axis.format)});
   }
+}
+
+void lay_out_linear(AxisLayout& layout, const ChartAxis& axis, int num_ticks) {
+  const double step = round_step(layout.high - layout.low, num_ticks, axis.format);
+  // The ends grow to the next half step, so that a curve does not touch the frame.
+  if (!axis.low) layout.low = std::floor(layout.low / step * 2.0 + 1e-9) * step / 2.0;
+  if (!axis.high) layout.high = std::ceil(layout.high / step * 2.0 - 1e-9) * step / 2.0;
+  add_even_ticks(layout, axis, step);
 }
 
 void lay_out_log(AxisLayout& layout, const ChartAxis& axis, int num_ticks) {
@@ -81,6 +86,10 @@ void lay_out_log(AxisLayout& layout, const ChartAxis& axis, int num_ticks) {
       for (const double factor : {2.0, 5.0}) add(factor * value);
     }
   }
+  // Less than a decade may hold too few of these to read a value from.
+  if (!few || layout.ticks.size() > 2) return;
+  layout.ticks.clear();
+  add_even_ticks(layout, axis, round_step(layout.high - layout.low, num_ticks, axis.format));
 }
 }  // namespace
 
@@ -103,9 +112,10 @@ AxisLayout lay_out_axis(const ChartAxis& axis, double low, double high, int num_
   // Values that differ by rounding alone count as equal.
   if (!(layout.high - layout.low > 1e-9 * std::abs(layout.high))) {
     const double middle = layout.low;
-    const double half = middle == 0.0 ? 1.0 : 0.1 * std::abs(middle);
+    const double half = 0.1 * std::abs(middle);
     layout.low = is_linear ? middle - half : middle / base_of(axis.scale);
     layout.high = is_linear ? middle + half : middle * base_of(axis.scale);
+    if (middle == 0.0) layout.high = 1.0;  // Nothing but zero: mostly a share or a count.
   }
   is_linear ? lay_out_linear(layout, axis, num_ticks) : lay_out_log(layout, axis, num_ticks);
   return layout;

@@ -23,7 +23,7 @@ struct AxisLayout {
 };
 
 // Spans [low, high] and what the axis itself demands, with about `num_ticks` round ticks (1,
-// 2, 2.5, 5 × 10ⁿ; powers on a logarithmic axis). Equal ends are widened.
+// 2, 2.5, 5 × 10ⁿ; powers on a logarithmic axis, unless it spans too few). Equal ends are widened.
 [[nodiscard]] AxisLayout lay_out_axis(const ChartAxis& axis, double low, double high,
                                       int num_ticks);
 

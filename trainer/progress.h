@@ -6,7 +6,8 @@
 namespace trireme {
 
 // Says how far a long piece of work is, with rate and remaining time: in a line that is rewritten
-// on a terminal, else logged at most every ten seconds; and once at its end.
+// on a terminal, else logged at most every ten seconds; and at its end how long it took, where that
+// was ten seconds at least.
 class Progress {
  public:
   enum class Voice { kLogs, kSilent };

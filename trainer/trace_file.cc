@@ -8,13 +8,21 @@
 
 namespace trireme {
 namespace {
+// Perfetto knows a thread by its number alone, whichever its process, takes 0 for the idle thread
+// and a process's own number for its main thread: so no two tracks of a file share a number, and
+// none has a rank's.
+int64_t thread_id(int rank, int32_t track) {
+  constexpr int64_t kTracksMax = 1000;
+  return 1000000 + rank * kTracksMax + track;
+}
+
 std::string quoted(const std::string& text) {
   return nlohmann::json(text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
 std::string metadata(const char* name, int rank, int32_t track, const std::string& value) {
   return R"({"ph":"M","name":")" + std::string(name) + R"(","pid":)" + std::to_string(rank) +
-         R"(,"tid":)" + std::to_string(track) + R"(,"args":{)" + value + "}}";
+         R"(,"tid":)" + std::to_string(thread_id(rank, track)) + R"(,"args":{)" + value + "}}";
 }
 
 int64_t nanoseconds_since(std::chrono::steady_clock::time_point origin,
@@ -53,8 +61,8 @@ std::string trace_events(int rank, const std::string& host, const std::vector<st
     if (nanoseconds_since(origin, span.begin) < 0 || end <= begin) continue;
     free_from = end;
     text += ",\n{\"ph\":\"X\",\"name\":" + quoted(span.name) + ",\"pid\":" + std::to_string(rank) +
-            ",\"tid\":" + std::to_string(track) + ",\"ts\":" + microseconds(begin) +
-            ",\"dur\":" + microseconds(end - begin) + "}";
+            ",\"tid\":" + std::to_string(thread_id(rank, track)) +
+            ",\"ts\":" + microseconds(begin) + ",\"dur\":" + microseconds(end - begin) + "}";
   }
   return text;
 }

@@ -197,7 +197,10 @@ def test_the_weight_of_an_adapter(adapted, tmp_path):
     def draw(name, *options):
         out = tmp_path / f"{name}.png"
         tiny_run.run(2, "sample", run, "--count", 2, "--steps", 3, "--out", out, *options)
-        return np.asarray(Image.open(out).convert("RGB")).astype(int)
+        picture = Image.open(out)
+        assert float(picture.text["lora_weight"]) == float(options[-1] if options else 1)
+        assert picture.text["weights"] == "trained"
+        return np.asarray(picture.convert("RGB")).astype(int)
 
     one, zero, two = draw("one"), draw("zero", "--lora-weight", 0), draw("two", "--lora-weight", "2.0")
     assert (one == draw("default", "--lora-weight", 1)).all()

@@ -15,27 +15,30 @@ ATTACK = "<script>alert(1)</script>\"' &amp; <img src=x onerror=y>"
 class Page(html.parser.HTMLParser):
     """Collects elements, attributes and text; checks that elements close in order."""
 
-    VOID = {"meta", "img", "br", "path", "line", "circle", "rect", "link"}
+    VOID = {"meta", "img", "br", "path", "line", "circle", "rect", "link", "wbr"}
 
     def __init__(self, text):
         super().__init__()
-        self.elements, self.addresses, self.text, self.open = [], [], [], []
+        self.elements, self.addresses, self.text, self.open = [], [], [""], []
         self.feed(text)
         assert not self.open, self.open
 
     def handle_starttag(self, tag, attributes):
         self.elements.append(tag)
+        if tag != "wbr":  # A word may break there, but it is one.
+            self.text.append("")
         self.addresses += [v for k, v in attributes if k in ("src", "href")]
         assert not any(k.startswith("on") for k, _ in attributes)
         if tag not in self.VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
+        self.text.append("")
         if tag not in self.VOID:
             assert self.open.pop() == tag
 
     def handle_data(self, data):
-        self.text.append(data)
+        self.text[-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,7 @@ def test_a_comparison_shows_what_differs(folder):
     seen = " ".join(page.text)
     for part in ("What differs", "optim.lr", "0.0005", "by steps", "by samples", "by time"):
         assert part in seen, part
+    assert {"a", "b"} <= set(page.text), "runs of one name are called by their folders"
     assert "optim.weight_decay" not in seen
 
 

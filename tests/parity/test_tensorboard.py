@@ -1,21 +1,28 @@
 """What the program writes for TensorBoard, read back by the tensorboard package."""
 
+import io
 import json
+import socket
 import subprocess
 
 import pytest
 import tiny_run
-from tensorboard.backend.event_processing import event_accumulator, event_file_loader
-from tensorboard.plugins.hparams import metadata as hparams_metadata
+import trace_rules
+from PIL import Image
+from tensorboard import context
+from tensorboard.backend.event_processing import data_provider, event_accumulator, plugin_event_multiplexer
+from tensorboard.plugins import base_plugin
+from tensorboard.plugins.hparams import api_pb2, backend_context, list_session_groups
+from test_checkpoint_verbs import write_pipeline
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tensorboard")
-    model = tiny_run.write_model(folder / "model")
+    model = write_pipeline(folder / "model")
     dataset = tiny_run.write_dataset(folder / "data.h5")
     config = tiny_run.write_config(folder / "config.toml", model, dataset, folder / "run", run={"steps": 4},
-                                   trace={"first_step": 2, "num_steps": 2})
+                                   sample={"count": 3, "steps": 2}, trace={"first_step": 2, "num_steps": 2})
     tiny_run.run(2, "train", config)
     return folder, config
 
@@ -39,19 +46,38 @@ def test_scalars_are_those_of_the_metrics(run):
                 assert found[f"{kind}/{name}"] == expected(folder / "run", kind, name), name
 
 
-def test_hyperparameters_are_the_configuration(run):
+def test_pictures_are_those_of_the_samples(run):
     folder, _ = run
-    (file,) = (folder / "run" / "tensorboard").iterdir()
-    for event in event_file_loader.EventFileLoader(str(file)).Load():
-        for value in event.summary.value:
-            if value.tag == hparams_metadata.SESSION_START_INFO_TAG:
-                info = hparams_metadata.parse_session_start_info_plugin_data(value.metadata.plugin_data.content)
-                assert info.hparams["optim.lr"].number_value == 1e-3
-                assert info.hparams["batch.global"].number_value == 8
-                assert info.hparams["optim.name"].string_value == "adamw"
-                assert info.hparams["data.shuffle"].bool_value is True
-                return
-    pytest.fail("no hyperparameters in the file")
+    accumulator = event_accumulator.EventAccumulator(str(folder / "run" / "tensorboard"), {event_accumulator.IMAGES: 0})
+    accumulator.Reload()
+    assert accumulator.Tags()["images"] == ["samples"]
+    events = accumulator.Images("samples")
+    assert [event.step for event in events] == [0, 3, 4]
+    for event in events:
+        picture = Image.open(io.BytesIO(event.encoded_image_string))
+        assert picture.format == "PNG" and picture.mode == "RGB"
+        assert picture.size == (event.width, event.height) == (2 * 16 + 2, 2 * 16 + 2)  # Three of 16 x 16 in a grid.
+        drawn = Image.open(folder / "run" / "samples" / f"step-{event.step:08}.png")
+        assert picture.tobytes() == drawn.tobytes() and len(picture.getcolors()) > 10
+
+
+def test_hyperparameters_are_the_configuration(run):
+    """As the HParams page asks for them."""
+    folder, _ = run
+    multiplexer = plugin_event_multiplexer.EventMultiplexer()
+    multiplexer.AddRunsFromDirectory(str(folder / "run"))
+    multiplexer.Reload()
+    board = base_plugin.TBContext(data_provider=data_provider.MultiplexerDataProvider(multiplexer, str(folder)))
+    statuses = [api_pb2.STATUS_UNKNOWN, api_pb2.STATUS_RUNNING, api_pb2.STATUS_SUCCESS]
+    request = api_pb2.ListSessionGroupsRequest(allowed_statuses=statuses, slice_size=10)
+    (group,) = list_session_groups.Handler(context.RequestContext(), backend_context.Context(board), "0",
+                                           request).run().session_groups
+    assert group.hparams["optim.lr"].number_value == 1e-3
+    assert group.hparams["batch.global"].number_value == 8
+    assert group.hparams["optim.name"].string_value == "adamw"
+    assert group.hparams["data.shuffle"].bool_value is True
+    losses = {value.name.tag: value.value for value in group.metric_values}
+    assert losses["eval/val_loss"] == pytest.approx(tiny_run.metrics(folder / "run", "eval")[-1]["val_loss"], rel=1e-6)
 
 
 def test_a_resume_repeats_no_step_and_cuts_a_torn_record(run):
@@ -71,17 +97,37 @@ def test_a_resume_repeats_no_step_and_cuts_a_torn_record(run):
     assert [file] == list((run_dir / "tensorboard").iterdir())
 
 
-def test_the_trace_holds_all_ranks_and_no_overlap(run):
+def test_the_trace_keeps_the_rules_of_its_format(run):
     folder, _ = run
-    events = json.loads((folder / "run" / "trace" / "steps-00000002-00000003.json").read_text())["traceEvents"]
-    spans = [e for e in events if e["ph"] == "X"]
-    threads = {(e["pid"], e["tid"]): e["args"]["name"] for e in events if e["name"] == "thread_name"}
-    assert {e["pid"] for e in spans} == {0, 1}
-    on_main = {e["name"] for e in spans if threads[e["pid"], e["tid"]] == "main thread"}
-    assert {"forward", "backward", "optimizer", "communication"} <= on_main
-    assert any(threads[e["pid"], e["tid"]] == "communication" and e["name"] == "all-reduce" for e in spans)
-    ends = {}
-    for e in sorted(spans, key=lambda e: e["ts"]):
-        track = e["pid"], e["tid"]
-        assert e["ts"] >= ends.get(track, 0) - 1e-6 and e["dur"] > 0, e
-        ends[track] = e["ts"] + e["dur"]
+    text = (folder / "run" / "trace" / "steps-00000002-00000003.json").read_text()
+    tracks, threads, processes = trace_rules.read_trace(text)
+    host = socket.gethostname()
+    assert processes == {0: f"rank 0 on {host}", 1: f"rank 1 on {host}"}  # All ranks in one file.
+    steps = tiny_run.metrics(folder / "run", "train")[1:3]
+    for rank in processes:
+        named = {threads[track]: spans for track, spans in tracks.items() if track[0] == rank}
+        names = [span["name"] for span in named["main thread"]]
+        assert {"forward", "backward", "optimizer", "communication"} <= set(names)
+        assert names.count("forward") == 2
+        assert any(span["name"] == "all-reduce" for span in named["communication"])
+        # Microseconds: the two steps took as long as the metrics say, the evaluation of step 3 included.
+        last = max(span["ts"] + span["dur"] for span in named["main thread"])
+        evaluated = sum(span["dur"] for span in named["main thread"] if span["name"] in ("evaluation", "checkpoint"))
+        assert last - evaluated == pytest.approx(1e6 * sum(step["step_seconds"] for step in steps), rel=0.5)
+    starts = {rank: min(span["ts"] for track, spans in tracks.items() if track[0] == rank for span in spans)
+              for rank in processes}
+    assert abs(starts[0] - starts[1]) < 1e5, "ranks have one time"
+
+
+@pytest.mark.parametrize("spoil", [
+    lambda events: events[-1].update(ts=-1.0), lambda events: events[-1].update(ts="3"),
+    lambda events: events[-1].pop("dur"), lambda events: events[-1].update(tid=99), lambda events: events.pop(0),
+    lambda events: events.append(dict(events[-1], ts=events[-1]["ts"] + events[-1]["dur"] / 2)),
+    lambda events: events.append(events[0]), lambda events: [e.update(tid=e["tid"] % 1000) for e in events], lambda events: events[-1].update(dur=float("nan")),
+])
+def test_a_trace_that_breaks_them_is_noticed(run, spoil):
+    folder, _ = run
+    trace = json.loads((folder / "run" / "trace" / "steps-00000002-00000003.json").read_text())
+    spoil(trace["traceEvents"])
+    with pytest.raises((AssertionError, KeyError)):
+        trace_rules.read_trace(json.dumps(trace))

@@ -43,6 +43,16 @@ TEST(TicksTest, AConstantGetsAnAxisAroundIt) {
   EXPECT_FALSE(layout.ticks.empty());
 }
 
+TEST(TicksTest, NothingButZeroStandsOnTheGround) {
+  EXPECT_THAT(texts(lay_out_axis({}, 0, 0, 5)), ElementsAre("0", "0.2", "0.4", "0.6", "0.8", "1"));
+}
+
+TEST(TicksTest, AShortLogarithmicAxisHasEvenTicks) {
+  const ChartAxis axis{.scale = ChartAxis::Scale::kLog10};
+  EXPECT_THAT(texts(lay_out_axis(axis, 115, 125, 5)),
+              ElementsAre("115", "117.5", "120", "122.5", "125"));
+}
+
 TEST(TicksTest, LogarithmicAxesTickAtPowers) {
   ChartAxis axis{.scale = ChartAxis::Scale::kLog2};
   EXPECT_THAT(texts(lay_out_axis(axis, 16, 256, 8)), ElementsAre("16", "32", "64", "128", "256"));

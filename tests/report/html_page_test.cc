@@ -36,6 +36,17 @@ TEST(DataUriTest, IsBase64) {
   EXPECT_EQ(data_uri("image/png", std::string("\xff\x00\xfe", 3)), "data:image/png;base64,/wD+");
 }
 
+TEST(HtmlPageTest, KeysBreakAtTheirJoints) {
+  HtmlPage page("t", "", "");
+  using Look = HtmlTable::Cell::Look;
+  page.table(
+      {.header = {}, .rows = {{.cells = {{"a.b_c/<d", Look::kCode}, {"0.25", Look::kCode}}}}});
+  page.table({.header = {}, .rows = {{.cells = {{"a.b_c"}}}}});
+  EXPECT_THAT(page.text(), HasSubstr(">a.<wbr>b_<wbr>c/<wbr>&lt;d</td>"));
+  EXPECT_THAT(page.text(), HasSubstr(">0.25</td>"));
+  EXPECT_THAT(page.text(), HasSubstr(">a.b_c</td>"));
+}
+
 TEST(HtmlPageTest, NeedsNothingFromElsewhereAndEscapesWhatItIsGiven) {
   const std::string attack = "\"><script src=//evil></script>";
   HtmlPage page(attack, attack, attack);

@@ -6,6 +6,7 @@
 
 #include "core/files.h"
 #include "data/latent_math.h"
+#include "trainer/in_touch.h"
 #include "trainer/run_directory.h"
 #include "trainer/torch_api.h"
 
@@ -87,7 +88,7 @@ NearestSearch find_nearest_training(MpiEnvironment& mpi, const Session& session,
     if (fits(c)) available += session.split->num_training(c);
   }
   search.num_compared = std::min(available, max_compared);
-  mpi.run_on_all_ranks([&] {
+  run_in_touch(mpi, [&](WorkReport& report) {
     int64_t before = 0;
     int64_t j = 0;
     for (size_t c = 0; c < classes.size(); ++c) {
@@ -105,6 +106,7 @@ NearestSearch find_nearest_training(MpiEnvironment& mpi, const Session& session,
           const std::span own(flat.const_data_ptr<float>() + i * size, size);
           note(search.nearest[i], root_mean_square(own, training), sample);
         }
+        report.advance(1);
       }
       before = end;
     }

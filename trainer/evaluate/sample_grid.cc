@@ -35,7 +35,7 @@ std::string sampler_name(const Session& session) {
 }
 
 std::vector<ImageText> describe(const Session& session, const SamplePrompts& prompts,
-                                const std::string& prompt) {
+                                const std::string& prompt, const std::vector<ImageText>& origin) {
   const auto& sample = session.config.sample;
   const std::string sampler = sampler_name(session);
   std::string parameters = prompt + "\n";
@@ -45,17 +45,20 @@ std::vector<ImageText> describe(const Session& session, const SamplePrompts& pro
   parameters += "Steps: " + std::to_string(sample.steps) + ", Sampler: " + sampler +
                 ", CFG scale: " + short_number(sample.guidance) +
                 ", Seed: " + std::to_string(sample.seed);
-  return {{"prompt", prompt},
-          {"negative_prompt", prompts.negative_prompt},
-          {"seed", std::to_string(sample.seed)},
-          {"sampler", sampler},
-          {"steps", std::to_string(sample.steps)},
-          {"guidance", short_number(sample.guidance)},
-          {"guidance_rescale", short_number(sample.guidance_rescale)},
-          {"model", session.config.model.weights.empty() ? session.config.model.config
-                                                         : session.config.model.weights},
-          {"parameters", parameters},
-          {"Software", "trireme"}};
+  std::vector<ImageText> texts = {
+      {"prompt", prompt},
+      {"negative_prompt", prompts.negative_prompt},
+      {"seed", std::to_string(sample.seed)},
+      {"sampler", sampler},
+      {"steps", std::to_string(sample.steps)},
+      {"guidance", short_number(sample.guidance)},
+      {"guidance_rescale", short_number(sample.guidance_rescale)},
+      {"model", session.config.model.weights.empty() ? session.config.model.config
+                                                     : session.config.model.weights},
+      {"parameters", parameters},
+      {"Software", "trireme"}};
+  texts.insert(texts.end(), origin.begin(), origin.end());
+  return texts;
 }
 }  // namespace
 
@@ -84,16 +87,17 @@ int64_t square_columns(size_t num_images) {
 }
 
 std::vector<ImageText> describe_sample(const Session& session, const SamplePrompts& prompts,
-                                       int64_t index) {
-  auto texts = describe(session, prompts, prompts.captions.at(static_cast<size_t>(index)));
+                                       int64_t index, const std::vector<ImageText>& origin) {
+  auto texts = describe(session, prompts, prompts.captions.at(static_cast<size_t>(index)), origin);
   texts.push_back({"index", std::to_string(index)});
   return texts;
 }
 
-std::vector<ImageText> describe_grid(const Session& session, const SamplePrompts& prompts) {
+std::vector<ImageText> describe_grid(const Session& session, const SamplePrompts& prompts,
+                                     const std::vector<ImageText>& origin) {
   std::string lines;
   for (const auto& caption : prompts.captions) lines += (lines.empty() ? "" : "\n") + caption;
-  return describe(session, prompts, lines);
+  return describe(session, prompts, lines, origin);
 }
 
 void write_sample_grid(MpiEnvironment& mpi, const Session& session,

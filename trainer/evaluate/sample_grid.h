@@ -16,13 +16,15 @@ namespace trireme {
 [[nodiscard]] int64_t square_columns(size_t num_images);
 
 // What a PNG of picture `index` says of itself: prompt, negative_prompt, seed, index, sampler and
-// the other settings by the names of their keys, and all of them once more as the text
-// `parameters`, which most viewers of generated pictures read.
+// the other settings by the names of their keys, `origin` (which weights drew it), and the settings
+// once more as the text `parameters`, which most viewers of generated pictures read.
 [[nodiscard]] std::vector<ImageText> describe_sample(const Session& session,
-                                                     const SamplePrompts& prompts, int64_t index);
+                                                     const SamplePrompts& prompts, int64_t index,
+                                                     const std::vector<ImageText>& origin = {});
 // The same of a grid: its prompts, one a line.
 [[nodiscard]] std::vector<ImageText> describe_grid(const Session& session,
-                                                   const SamplePrompts& prompts);
+                                                   const SamplePrompts& prompts,
+                                                   const std::vector<ImageText>& origin = {});
 
 // Decodes the latents of `prompts` with the VAE of `vae_folder` and writes one PNG (rank 0).
 // Collective.

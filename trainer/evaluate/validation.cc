@@ -5,6 +5,9 @@
 
 #include "core/error.h"
 #include "trainer/batch_tensors.h"
+#include "trainer/evaluate/collect.h"
+#include "trainer/in_touch.h"
+#include "trainer/progress.h"
 #include "trainer/torch_api.h"
 
 namespace trireme {
@@ -83,17 +86,23 @@ double batch_loss(Session& session, const LatentDataset& dataset, const FixedBat
 
 ValidationResult evaluate_batches(MpiEnvironment& mpi, Session& session,
                                   const LatentDataset& dataset,
-                                  const std::vector<FixedBatch>& batches) {
-  const torch::NoGradGuard no_grad;
+                                  const std::vector<FixedBatch>& batches, const char* what) {
   const auto num_points = static_cast<size_t>(session.config.eval.timesteps);
   std::vector<double> sums(batches.size() * num_points, 0.0);
-  mpi.run_on_all_ranks([&] {
-    for (size_t item = 0; item < sums.size(); ++item) {
-      if (item % static_cast<size_t>(mpi.world_size()) != static_cast<size_t>(mpi.rank())) continue;
-      sums[item] = batch_loss(session, dataset, batches[item / num_points],
-                              static_cast<int>(item % num_points));
-    }
-  });
+  Progress progress(what, static_cast<int64_t>(sums.size()),
+                    mpi.rank() == 0 ? Progress::Voice::kLogs : Progress::Voice::kSilent);
+  run_in_touch(
+      mpi,
+      [&](WorkReport& report) {
+        const torch::NoGradGuard no_grad;
+        for_own_groups(mpi, static_cast<int64_t>(sums.size()), 1, [&](int64_t first, int64_t) {
+          const auto item = static_cast<size_t>(first);
+          sums[item] = batch_loss(session, dataset, batches[item / num_points],
+                                  static_cast<int>(item % num_points));
+          report.advance(1);
+        });
+      },
+      [&](int64_t done) { progress.report(done); });
   mpi.all_reduce_sum(sums);  // Each item is some rank's number plus zeros: exact.
 
   ValidationResult result;
@@ -113,10 +122,12 @@ ValidationResult evaluate_batches(MpiEnvironment& mpi, Session& session,
 }  // namespace
 
 ValidationResult evaluate_validation(MpiEnvironment& mpi, Session& session) {
-  return evaluate_batches(mpi, session, session.validation_dataset(), validation_batches(session));
+  return evaluate_batches(mpi, session, session.validation_dataset(), validation_batches(session),
+                          "validation batches");
 }
 
 ValidationResult evaluate_training(MpiEnvironment& mpi, Session& session) {
-  return evaluate_batches(mpi, session, *session.dataset, training_batches(session));
+  return evaluate_batches(mpi, session, *session.dataset, training_batches(session),
+                          "batches of training samples");
 }
 }  // namespace trireme
