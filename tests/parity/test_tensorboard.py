@@ -58,7 +58,7 @@ def test_pictures_are_those_of_the_samples(run):
         assert picture.format == "PNG" and picture.mode == "RGB"
         assert picture.size == (event.width, event.height) == (2 * 16 + 2, 2 * 16 + 2)  # Three of 16 x 16 in a grid.
         drawn = Image.open(folder / "run" / "samples" / f"step-{event.step:08}.png")
-        assert picture.tobytes() == drawn.tobytes() and len(picture.getcolors()) > 10
+        assert picture.tobytes() == drawn.tobytes() and len(picture.getcolors(1 << 16)) > 10
 
 
 def test_hyperparameters_are_the_configuration(run):
