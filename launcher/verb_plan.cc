@@ -284,8 +284,7 @@ void add_plan_verb(CLI::App& app, std::function<int()>& action) {
   verb->add_flag_callback(
       "--json", [arguments] { arguments->format = OutputFormat::kJson; }, "JSON, and nothing else");
   verb->footer(
-      "Example:
-  trireme plan configs/domain_sd.toml --gpu-type h100 --ranks 1,8,64,512");
+      "Example:\n  trireme plan configs/domain_sd.toml --gpu-type h100 --ranks 1,8,64,512");
   verb->callback([arguments, &action] { action = [arguments] { return run_plan(*arguments); }; });
 }
 }  // namespace trireme
