@@ -6,7 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
-#include "tests/mpi/evaluate/world.h"
+#include "tests/mpi/world.h"
 #include "trainer/torch_api.h"
 
 namespace trireme {
