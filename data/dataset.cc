@@ -58,6 +58,18 @@ class FileSetDataset : public LatentDataset {
     }
   }
 
+  void require_labels(int64_t num_classes) const override {
+    for (const Span& span : spans_) {
+      if (span.bucket->labels) {
+        if (num_classes > 0) span.file->check_labels(*span.bucket, num_classes);
+        continue;
+      }
+      throw InputError(span.file->describe(*span.bucket, 0) +
+                       ": the model takes class labels, but there are no `labels`. Add an int64 "
+                       "dataset `labels` beside `latents`.");
+    }
+  }
+
   void read_latent(int64_t sample, std::span<const float> posterior_normals,
                    std::span<float> out) const override {
     const Place place = locate(sample);

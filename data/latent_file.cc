@@ -23,6 +23,7 @@ constexpr int64_t kMaxSampleElements = int64_t{1} << 28;
 constexpr int64_t kMaxTextElements = int64_t{1} << 28;
 constexpr int64_t kMaxCaptionsPerSample = int64_t{1} << 16;
 constexpr int64_t kMaxScannedCaptions = int64_t{1} << 26;
+constexpr int64_t kMaxScannedLabels = int64_t{1} << 24;
 constexpr std::string_view kSee = " See docs/dataset_format.md.";
 
 std::string text_of_dims(const StoredArray& array) {
@@ -301,6 +302,23 @@ void LatentFile::check_captions(const LatentBucket& bucket) const {
                         std::span(indices).subspan(static_cast<size_t>(row * num_captions),
                                                    static_cast<size_t>(num_captions)));
     }
+  }
+}
+
+void LatentFile::check_labels(const LatentBucket& bucket, int64_t num_classes) const {
+  const int64_t num_checked = std::min(bucket.num_samples, kMaxScannedLabels);
+  std::vector<int64_t> labels;
+  for (int64_t first = 0; first < num_checked; first += int64_t{1} << 16) {
+    labels.resize(static_cast<size_t>(std::min(int64_t{1} << 16, num_checked - first)));
+    bucket.labels->read_integers(first, static_cast<int64_t>(labels.size()), labels);
+    const auto bad = std::ranges::find_if(
+        labels, [&](int64_t label) { return label < 0 || label >= num_classes; });
+    if (bad == labels.end()) continue;
+    throw InputError(bucket.labels->describe() + ", row " +
+                     std::to_string(first + (bad - labels.begin())) + ": label " +
+                     std::to_string(*bad) + " is outside the model's " +
+                     std::to_string(num_classes) +
+                     " classes (num_class_embeds). Number classes from 0.");
   }
 }
 

@@ -67,6 +67,9 @@ class LatentFile {
   [[nodiscard]] std::vector<int64_t> caption_rows(const LatentBucket& bucket, int64_t row) const;
   // "FILE, bucket /b, row r"
   [[nodiscard]] std::string describe(const LatentBucket& bucket, int64_t row) const;
+  // Throws InputError for the first of up to 2^24 labels that is not in [0, num_classes). REQUIRES:
+  // the bucket has labels.
+  void check_labels(const LatentBucket& bucket, int64_t num_classes) const;
 
  private:
   explicit LatentFile(File raw) : raw_(std::move(raw)) {}

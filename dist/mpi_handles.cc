@@ -2,17 +2,11 @@
 
 #include <array>
 #include <string>
-#include <string_view>
 
 #include "core/error.h"
+#include "dist/call_site.h"
 
 namespace trireme {
-namespace {
-std::string file_of(const std::source_location& where) {
-  const std::string_view path = where.file_name();
-  return std::string(path.substr(path.rfind('/') + 1));  // npos + 1 is 0.
-}
-}  // namespace
 
 void check_mpi(int result, std::source_location where) {
   if (result == MPI_SUCCESS) return;
@@ -20,8 +14,7 @@ void check_mpi(int result, std::source_location where) {
   int length = 0;
   MPI_Error_string(result, text.data(), &length);
   throw LostError(
-      "MPI failed in " + std::string(where.function_name()) + " (" + file_of(where) + ":" +
-      std::to_string(where.line()) + "): " + std::string(text.data(), length) +
+      "MPI failed in " + call_site_text(where) + ": " + std::string(text.data(), length) +
       ". The connection between ranks was lost or MPI was set up wrongly; start the run "
       "again, it goes on from its newest checkpoint.");
 }

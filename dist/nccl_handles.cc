@@ -1,27 +1,16 @@
 #include "dist/nccl_handles.h"
 
 #include <string>
-#include <string_view>
 
 #include "core/error.h"
+#include "dist/call_site.h"
 
 namespace trireme {
-namespace {
-std::string file_of(const std::source_location& where) {
-  const std::string_view path = where.file_name();
-  return std::string(path.substr(path.rfind('/') + 1));  // npos + 1 is 0.
-}
-
-std::string place(const std::source_location& where) {
-  return std::string(where.function_name()) + " (" + file_of(where) + ":" +
-         std::to_string(where.line()) + ")";
-}
-}  // namespace
 
 void check_cuda(cudaError_t result, std::source_location where) {
   if (result == cudaSuccess) return;
   throw LostError(
-      "CUDA failed in " + place(where) + ": " + cudaGetErrorString(result) +
+      "CUDA failed in " + call_site_text(where) + ": " + cudaGetErrorString(result) +
       ". See nvidia-smi for the state of the GPU (memory in use by others, errors); start the run "
       "again, it goes on from its newest checkpoint.");
 }
@@ -30,7 +19,7 @@ void check_nccl(ncclResult_t result, ncclComm_t comm, std::source_location where
   if (result == ncclSuccess || result == ncclInProgress) return;
   const char* details = ncclGetLastError(comm);
   throw LostError(
-      "NCCL failed in " + place(where) + ": " + ncclGetErrorString(result) +
+      "NCCL failed in " + call_site_text(where) + ": " + ncclGetErrorString(result) +
       (details != nullptr && *details != '\0' ? std::string(" (") + details + ")" : std::string()) +
       ". NCCL_DEBUG=INFO shows more; start the run again, it goes on from its newest checkpoint.");
 }

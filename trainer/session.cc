@@ -60,10 +60,7 @@ void check_data_fits(const LatentDataset& dataset, const DiffusionModel& model, 
                        "). Pack the captions with the text encoder that belongs to this model.");
     }
   }
-  if (model.takes_class_labels() && !dataset.has_labels()) {
-    throw InputError(key + ": the model takes class labels, but the file has no `labels` (" +
-                     dataset.describe(0) + "). Add an int64 dataset `labels` beside `latents`.");
-  }
+  if (model.takes_class_labels()) dataset.require_labels(model.num_class_labels());
 }
 
 // Weights of convolutions decide in which memory order their outputs are computed.

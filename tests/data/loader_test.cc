@@ -28,6 +28,7 @@ class FakeDataset : public LatentDataset {
   const std::vector<ShapeClass>& classes() const noexcept override { return classes_; }
   std::optional<StoredText> text() const noexcept override { return StoredText{4, 1, 2, 1}; }
   void require_text() const override {}
+  void require_labels(int64_t) const override {}
   bool has_add_time_ids() const noexcept override { return false; }
   bool has_labels() const noexcept override { return true; }
   int64_t max_captions() const noexcept override { return 3; }

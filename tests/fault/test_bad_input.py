@@ -129,6 +129,15 @@ def nan_in_latents(folder):
     write_dataset(folder / "train.h5", latents)
 
 
+def take_classes(folder, labels):
+    """The model learns of three classes, the data's labels are these."""
+    edit_model_config(folder, num_class_embeds=3)
+    rewrite_weights(folder, lambda tensors: tensors.update({"class_embedding.weight": np.zeros((3, 64), np.float32)}))
+    with h5py.File(folder / "train.h5", "r+") as f:
+        if labels:
+            f["labels"] = np.array(labels, np.int64)
+
+
 # Name: (code, words of the message, what to do to the folder).
 CASES = {
     "missing_config": (2, ["config.toml"], lambda f: (f / "config.toml").unlink()),
@@ -168,6 +177,8 @@ CASES = {
     "text_width": (3, ["train.h5", "17", str(WIDTH)],
                    lambda f: write_dataset(f / "train.h5", text_width=17)),
     "no_text": (3, ["train.h5"], lambda f: write_dataset(f / "train.h5", with_text=False)),
+    "no_labels": (3, ["train.h5", "labels"], lambda f: take_classes(f, [])),
+    "label_beyond_the_classes": (3, ["train.h5", "labels", "row 9", "3"], lambda f: take_classes(f, [0, 1, 2] * 3 + [3, 0, 1])),
     "missing_weights": (3, ["model"], lambda f: shutil.rmtree(f / "model")),
     "missing_weights_file": (
         3, ["model"], lambda f: (f / "model" / "diffusion_pytorch_model.safetensors").unlink()),

@@ -60,6 +60,7 @@ class LoraModel : public DiffusionModel {
   int64_t sample_size_multiple() const noexcept override { return base_->sample_size_multiple(); }
   int64_t cross_attention_dim() const noexcept override { return base_->cross_attention_dim(); }
   bool takes_class_labels() const noexcept override { return base_->takes_class_labels(); }
+  int64_t num_class_labels() const noexcept override { return base_->num_class_labels(); }
   std::string config_json() const override { return base_->config_json(); }
   std::string folder_name() const override { return base_->folder_name(); }
   void to_device(const std::string& device) override {

@@ -62,6 +62,7 @@ class DiffusionModel {
   [[nodiscard]] virtual int64_t sample_size_multiple() const noexcept = 0;  // H and W divide by it.
   [[nodiscard]] virtual int64_t cross_attention_dim() const noexcept = 0;   // 0: takes no text.
   [[nodiscard]] virtual bool takes_class_labels() const noexcept = 0;
+  [[nodiscard]] virtual int64_t num_class_labels() const noexcept { return 0; }  // 0: any number.
   // config.json as text, as loaded (unknown but representable keys kept), for saving.
   [[nodiscard]] virtual std::string config_json() const = 0;
   [[nodiscard]] virtual std::string folder_name() const = 0;  // "unet" | "transformer"

@@ -46,6 +46,9 @@ class UNet : public DiffusionModel {
   bool takes_class_labels() const noexcept override {
     return config_.class_embedding != ClassEmbedding::kNone;
   }
+  int64_t num_class_labels() const noexcept override {
+    return config_.class_embedding == ClassEmbedding::kTable ? config_.num_class_embeds : 0;
+  }
   AdapterSites* adapter_sites() override { return &sites_; }
   const std::vector<NamedParameter>& parameters() const noexcept { return parameters_; }
   std::string config_json() const override { return config_json_; }
