@@ -30,7 +30,7 @@ CASES = {
         ["noise.rescale_zero_terminal_snr=true", "objective.prediction=v_prediction"],
         ["rescale_zero_terminal_snr", "says nothing of the picture", 'objective.prediction = "v_prediction"']),
     "EMA longer than the run": (
-        ["ema.decay=0.999"], ["ema.decay=0.99"], ["averages over some 1,000 steps", "keeps much of the early weights", "Lower it"]),
+        ["ema.decay=0.999"], ["ema.decay=0.99"], ["averages over some 1000 steps", "keeps much of the early weights", "Lower it"]),
     "evaluations that take longer than training": (
         ["eval.every_steps=2", "eval.timesteps=8"], ["eval.every_steps=50", "eval.timesteps=8"],
         ["101 evaluations of 640", "more time than training", "eval.overfit_gap = false"]),
