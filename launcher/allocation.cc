@@ -22,6 +22,7 @@ Allocation find_allocation() {
     allocation.num_nodes = std::max(1, positive_number("SLURM_JOB_NUM_NODES"));
     allocation.num_tasks = positive_number("SLURM_NTASKS");
     allocation.cpus_per_task = positive_number("SLURM_CPUS_PER_TASK");
+    allocation.cpus_on_node = positive_number("SLURM_CPUS_ON_NODE");
   } else if (const char* hostfile = std::getenv("PBS_NODEFILE")) {
     allocation.hostfile = hostfile;
   }

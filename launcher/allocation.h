@@ -11,6 +11,7 @@ struct Allocation {
   int num_nodes = 1;
   int num_tasks = 0;               // 0: not said.
   int cpus_per_task = 0;           // 0: not said.
+  int cpus_on_node = 0;            // 0: not said.
   std::filesystem::path hostfile;  // Of PBS; empty: none.
 };
 [[nodiscard]] Allocation find_allocation();

@@ -144,8 +144,11 @@ bool is_plain(char c) {
 }
 }  // namespace
 
-LaunchPlan plan_launch(const Machine& machine, const LaunchRequest& request) {
+LaunchPlan plan_launch(const Machine& whole_machine, const LaunchRequest& request) {
   if (request.num_ranks < 0) throw UsageError("-n must be positive.");
+  Machine machine = whole_machine;
+  if (request.cpus_on_node > 0)
+    machine.num_cores = std::min(machine.num_cores, request.cpus_on_node);
   const Choice choice = choose(machine, request);
   LaunchPlan plan;
   plan.num_ranks = choice.num_ranks;

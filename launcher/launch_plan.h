@@ -19,6 +19,7 @@ struct LaunchRequest {
   Starter starter = Starter::kMpirun;
   int num_nodes = 1;      // Of the allocation.
   int cpus_per_task = 0;  // Of the allocation; 0: not said.
+  int cpus_on_node = 0;   // Of the allocation, which may be less than the machine has; 0: not said.
   User user = User::kOrdinary;
   Build build = Build::kCpu;
   LineLabels labels = LineLabels::kNone;

@@ -85,6 +85,7 @@ LaunchRequest request_of(const LaunchArguments& arguments) {
         arguments.starter == "auto" ? starter_here() : starter_named(arguments.starter);
     request.num_nodes = allocation.num_nodes;
     request.cpus_per_task = allocation.cpus_per_task;
+    request.cpus_on_node = allocation.cpus_on_node;
     if (request.num_ranks == 0) request.num_ranks = allocation.num_tasks;
   } else if (arguments.starter == "srun") {
     throw UsageError(

@@ -128,6 +128,17 @@ TEST(LaunchPlanTest, AnAllocationGetsSrun) {
               testing::StartsWith("OMP_NUM_THREADS=6 CUDA_DEVICE_ORDER=PCI_BUS_ID srun "));
 }
 
+TEST(LaunchPlanTest, AnAllocationOfSomeCoresGivesNoMoreThreads) {
+  LaunchRequest request = request_for(Build::kCpu);
+  request.starter = Starter::kSrun;
+  request.num_ranks = 1;
+  EXPECT_EQ(plan_launch(machine_with(8, 0), request).threads_per_rank, 8);
+  request.cpus_on_node = 2;
+  EXPECT_EQ(plan_launch(machine_with(8, 0), request).threads_per_rank, 2);
+  request.cpus_per_task = 1;
+  EXPECT_EQ(plan_launch(machine_with(8, 0), request).threads_per_rank, 1);
+}
+
 TEST(RankEnvironmentTest, AnAllowListKeepsSecretsFromRanks) {
   const char* const environment[] = {"PATH=/bin",
                                      "AWS_SECRET_ACCESS_KEY=x",
