@@ -195,7 +195,10 @@ Cases::Measurement Cases::make_step(const std::string& name) {
       training_config(folder_, is_large ? Model::kLarge : Model::kUNet, mpi_.world_size());
   if (has_shards) config.parallel.shards = mpi_.world_size();
   Trainer::Options options;
-  if (is_checkpoint) options.run_dir = folder_ / "run";
+  if (is_checkpoint) {
+    options.run_dir = folder_ / "run";
+    std::filesystem::create_directories(options.run_dir);
+  }
   if (is_alone) options.make_communicator = [] { return make_local_communicator(); };
   auto trainer = std::make_shared<Trainer>(mpi_, open_session(config, choose_device(mpi_)),
                                            std::move(options));

@@ -2,6 +2,7 @@
 
 #include <bit>
 #include <chrono>
+#include <map>
 
 #include "bench/coprocess.h"
 #include "core/error.h"
@@ -52,8 +53,9 @@ std::vector<Comparison> all_comparisons(int num_ranks) {
       all_reduce("25 MiB", int64_t{25} << 20, 1.0 / 8, 1.0 / 3, 0.0),
       all_reduce("256 MiB", int64_t{256} << 20, 0.0, 0.0, 0.0),
       compare("optimizer", "AdamW with clipping, 700 tensors", "optimizer",
-              {{"torch::optim::AdamW", Where::kWorker, "optimizer_torch", 1.0 / 3},
-               {"torch::optim::AdamW, one tensor", Where::kWorker, "optimizer_torch_flat", 1.0 / 8},
+              {{"torch::optim::AdamW", Where::kPlainWorker, "optimizer_torch", 1.0 / 3},
+               {"torch::optim::AdamW, one tensor", Where::kPlainWorker, "optimizer_torch_flat",
+                1.0 / 8},
                {"PyTorch, fused AdamW", Where::kPython, "optimizer", 1.0 / 1.3}}),
       compare("loader", "one random latent read", "loader",
               {{"h5py", Where::kPython, "loader", 1.0 / 5}}, Unit::kPerSecond),
@@ -71,8 +73,7 @@ std::vector<Comparison> all_comparisons(int num_ranks) {
 }
 
 struct Suite::Processes {
-  std::unique_ptr<Coprocess> worker;
-  std::unique_ptr<Coprocess> python;
+  std::map<Where, std::unique_ptr<Coprocess>> waiting;
 };
 
 Suite::Suite(SuiteOptions options)
@@ -80,23 +81,29 @@ Suite::Suite(SuiteOptions options)
 
 Suite::~Suite() = default;
 
+const std::vector<std::string>& Suite::command_of(Where where) const {
+  return where == Where::kPython ? options_.python : options_.worker;
+}
+
+Environment Suite::environment_of(Where where) const {
+  Environment environment = options_.environment;
+  environment.emplace_back("THP_MEM_ALLOC_ENABLE", where == Where::kWorker ? "1" : "0");
+  return environment;
+}
+
 double Suite::sample(Where where, const std::string& name) {
   if (name == kStart) return start_and_step(where);
-  const bool is_worker = where == Where::kWorker;
-  auto& process = is_worker ? processes_->worker : processes_->python;
-  if (!process) {
-    process = std::make_unique<Coprocess>(is_worker ? options_.worker : options_.python,
-                                          options_.environment);
-  }
+  auto& process = processes_->waiting[where];
+  if (!process) process = std::make_unique<Coprocess>(command_of(where), environment_of(where));
   process->tell(name);
   return std::stod(process->hear());
 }
 
 double Suite::start_and_step(Where where) {
-  auto command = where == Where::kWorker ? options_.worker : options_.python;
+  auto command = command_of(where);
   command.emplace_back("--first-step");
   const auto begin = std::chrono::steady_clock::now();
-  Coprocess process(command, options_.environment);
+  Coprocess process(command, environment_of(where));
   (void)process.hear();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }

@@ -11,9 +11,11 @@ namespace trireme::bench {
 
 enum class Unit { kSeconds, kPerSecond };  // Of display; samples are seconds per operation.
 
-// Something to compare with: another case of the worker, or one of the Python peer.
+// Something to compare with: another case of the worker, one of LibTorch's own in a worker that
+// leaves LibTorch's memory as it is by default (launcher/main.cc asks for huge pages), or one of the
+// Python peer, as it is by default as well.
 struct Peer {
-  enum class Where { kWorker, kPython };
+  enum class Where { kWorker, kPlainWorker, kPython };
   std::string label;
   Where where = Where::kPython;
   std::string name;
@@ -42,10 +44,12 @@ struct Result {
   std::vector<PeerResult> peers;
 };
 
+using Environment = std::vector<std::pair<std::string, std::string>>;  // In addition.
+
 struct SuiteOptions {
   std::vector<std::string> worker;  // Command of the workers, under mpirun.
   std::vector<std::string> python;  // Command of the Python peers; empty: there are none.
-  std::vector<std::pair<std::string, std::string>> environment;
+  Environment environment;
   int rounds = 9;
 };
 // Measures `comparison`: in each round ours and each peer once, in an order that rotates, after one
@@ -58,6 +62,8 @@ class Suite {
 
  private:
   struct Processes;
+  [[nodiscard]] const std::vector<std::string>& command_of(Peer::Where where) const;
+  [[nodiscard]] Environment environment_of(Peer::Where where) const;
   [[nodiscard]] double sample(Peer::Where where, const std::string& name);
   [[nodiscard]] double start_and_step(Peer::Where where);
   SuiteOptions options_;

@@ -30,9 +30,9 @@ std::string last_error() {
   return text.empty() ? "no reason given" : text;
 }
 
-std::string remedy_of(std::string_view reason) {
-  if (reason.find("version") == reason.npos)
-    return "Check that the file is whole (h5ls, `trireme inspect --verify`)";
+std::string remedy_of(std::string_view reason, std::string_view otherwise) {
+  if (reason.find("truncated") != reason.npos) return "It is truncated; copy or make it again";
+  if (reason.find("version") == reason.npos) return std::string(otherwise);
   return "If the file is whole, it is in a format newer than this program's HDF5, " +
          std::string(kLibraryInfo.substr(kLibraryInfo.rfind(' ') + 1)) +
          ": write it again with h5py.File(..., libver=(\"earliest\", \"v110\"))";
@@ -41,8 +41,10 @@ std::string remedy_of(std::string_view reason) {
 void throw_error(std::string_view doing, std::source_location where) {
   std::string_view file = where.file_name();
   if (const size_t slash = file.rfind("data/"); slash != file.npos) file.remove_prefix(slash);
-  throw InputError("HDF5 could not " + std::string(doing) + ": " + last_error() +
-                   ". " + remedy_of(last_error()) + "; raised in " + std::string(file) + ":" +
+  const std::string reason = last_error();
+  throw InputError("HDF5 could not " + std::string(doing) + ": " + reason + ". " +
+                   remedy_of(reason, "Check that the file is whole (h5ls, `trireme inspect --verify`)") +
+                   "; raised in " + std::string(file) + ":" +
                    std::to_string(where.line()) + ".");
 }
 }  // namespace trireme::hdf5

@@ -24,6 +24,7 @@ constexpr int64_t kMaxTextElements = int64_t{1} << 28;
 constexpr int64_t kMaxCaptionsPerSample = int64_t{1} << 16;
 constexpr int64_t kMaxScannedCaptions = int64_t{1} << 26;
 constexpr int64_t kMaxScannedLabels = int64_t{1} << 24;
+constexpr int64_t kMaxHeldChecksums = int64_t{1} << 20;  // 8 MiB.
 constexpr std::string_view kSee = " See docs/dataset_format.md.";
 
 std::string text_of_dims(const StoredArray& array) {
@@ -50,6 +51,22 @@ bool is_integer(const StoredArray& array) { return array.type().kind == ElementK
 void check_rows(const StoredArray& array, int64_t num_samples) {
   if (array.num_rows() != num_samples) {
     refuse(array, "should have as many rows as latents, " + std::to_string(num_samples));
+  }
+}
+
+// Calls visit(row, its elements) for the first `num_rows` rows of integers, which are read in blocks.
+template <typename Visit>
+void visit_rows(const StoredArray& array, int64_t num_rows, const Visit& visit) {
+  const auto width = static_cast<size_t>(array.row_elements());
+  const int64_t rows_at_once = std::max<int64_t>(1, (int64_t{1} << 16) / array.row_elements());
+  std::vector<int64_t> block;
+  for (int64_t first = 0; first < num_rows; first += rows_at_once) {
+    const int64_t count = std::min(rows_at_once, num_rows - first);
+    block.resize(static_cast<size_t>(count) * width);
+    array.read_integers(first, count, block);
+    for (int64_t i = 0; i < count; ++i) {
+      visit(first + i, std::span<const int64_t>(block).subspan(static_cast<size_t>(i) * width, width));
+    }
   }
 }
 
@@ -122,11 +139,10 @@ void LatentFile::open_file() {
   if (id < 0) {
     const std::string why = hdf5::last_error();
     throw InputError(
-        "the dataset file \"" + path().string() + "\" cannot be opened as HDF5: " + why +
-        (why.find("truncated") != why.npos ? ". It is truncated; copy or make it again."
-         : why.find("version") != why.npos
-             ? ". " + hdf5::remedy_of(why) + "."
-             : ". Check that this is a latent file, whole, made by `trireme pack` or h5py."));
+        "the dataset file \"" + path().string() + "\" cannot be opened as HDF5: " + why + ". " +
+        hdf5::remedy_of(
+            why, "Check that this is a latent file, whole, made by `trireme pack` or h5py") +
+        ".");
   }
   file_ = hdf5::FileHandle(id);
 }
@@ -286,40 +302,31 @@ void LatentFile::open_companions(LatentBucket& bucket, const std::string& prefix
                                                  array->type().size_bytes != 8)) {
     refuse(*array, "should hold uint64 of shape (N)");
   }
+  if (bucket.xxh3 && bucket.num_samples <= kMaxHeldChecksums) {
+    bucket.checksums.resize(static_cast<size_t>(bucket.num_samples));
+    bucket.xxh3->read_integers(0, bucket.num_samples, bucket.checksums);
+  }
 }
 
 void LatentFile::check_captions(const LatentBucket& bucket) const {
   const int64_t num_captions = bucket.num_captions;
   if (num_captions == 0 || bucket.num_samples > kMaxScannedCaptions / num_captions) return;
-  const int64_t rows_at_once = std::max<int64_t>(1, (int64_t{1} << 16) / num_captions);
-  std::vector<int64_t> indices;
-  for (int64_t first = 0; first < bucket.num_samples; first += rows_at_once) {
-    const int64_t count = std::min(rows_at_once, bucket.num_samples - first);
-    indices.resize(static_cast<size_t>(count * num_captions));
-    bucket.caption_index->read_integers(first, count, indices);
-    for (int64_t row = 0; row < count; ++row) {
-      check_caption_row(bucket, first + row,
-                        std::span(indices).subspan(static_cast<size_t>(row * num_captions),
-                                                   static_cast<size_t>(num_captions)));
-    }
-  }
+  visit_rows(*bucket.caption_index, bucket.num_samples,
+             [&](int64_t row, std::span<const int64_t> indices) {
+               check_caption_row(bucket, row, indices);
+             });
 }
 
 void LatentFile::check_labels(const LatentBucket& bucket, int64_t num_classes) const {
-  const int64_t num_checked = std::min(bucket.num_samples, kMaxScannedLabels);
-  std::vector<int64_t> labels;
-  for (int64_t first = 0; first < num_checked; first += int64_t{1} << 16) {
-    labels.resize(static_cast<size_t>(std::min(int64_t{1} << 16, num_checked - first)));
-    bucket.labels->read_integers(first, static_cast<int64_t>(labels.size()), labels);
-    const auto bad = std::ranges::find_if(
-        labels, [&](int64_t label) { return label < 0 || label >= num_classes; });
-    if (bad == labels.end()) continue;
-    throw InputError(bucket.labels->describe() + ", row " +
-                     std::to_string(first + (bad - labels.begin())) + ": label " +
-                     std::to_string(*bad) + " is outside the model's " +
-                     std::to_string(num_classes) +
-                     " classes (num_class_embeds). Number classes from 0.");
-  }
+  visit_rows(
+      *bucket.labels, std::min(bucket.num_samples, kMaxScannedLabels),
+      [&](int64_t row, std::span<const int64_t> label) {
+        if (label[0] >= 0 && label[0] < num_classes) return;
+        throw InputError(bucket.labels->describe() + ", row " + std::to_string(row) + ": label " +
+                         std::to_string(label[0]) + " is outside the model's " +
+                         std::to_string(num_classes) +
+                         " classes (num_class_embeds). Number classes from 0.");
+      });
 }
 
 void LatentFile::check_caption_row(const LatentBucket& bucket, int64_t row,
@@ -359,7 +366,11 @@ void LatentFile::check_checksum(const LatentBucket& bucket, int64_t row,
                                 std::span<const std::byte> bytes) const {
   if (!bucket.xxh3) return;
   int64_t stored = 0;
-  bucket.xxh3->read_integers(row, 1, std::span(&stored, 1));
+  if (bucket.checksums.empty()) {
+    bucket.xxh3->read_integers(row, 1, std::span(&stored, 1));
+  } else {
+    stored = bucket.checksums[static_cast<size_t>(row)];
+  }
   if (static_cast<uint64_t>(stored) != XXH3_64bits(bytes.data(), bytes.size())) {
     throw InputError(describe(bucket, row) + ": the latents do not match their checksum (xxh3); " +
                      "the file is damaged. Copy or make it again.");
@@ -372,25 +383,34 @@ void LatentFile::read_latent(const LatentBucket& bucket, int64_t row,
   const bool is_moments = bucket.kind == LatentBucket::Kind::kMoments;
   check(out.size() == num_elements, "latent buffer of another size");
   check(!is_moments || posterior_normals.size() == num_elements, "posterior without normals");
-  std::vector<std::byte> bytes(bucket.latents.row_size_bytes());
+  const size_t row_bytes = bucket.latents.row_size_bytes();
+  const auto memory = std::make_unique_for_overwrite<std::byte[]>(row_bytes);
+  const std::span<std::byte> bytes(memory.get(), row_bytes);
   bucket.latents.read_bytes(row, 1, bytes);
   check_checksum(bucket, row, bytes);
   std::vector<float> moments(is_moments ? 2 * num_elements : 0);
   const std::span<float> stored = is_moments ? std::span<float>(moments) : out;
   bucket.latents.to_floats(bytes, stored);
-  if (!all_finite(stored)) {
-    throw InputError(describe(bucket, row) +
-                     ": the latents hold a value that is not finite (NaN or " +
-                     "infinite). Make the sample again or leave it out.");
-  }
   if (is_moments) {
+    check_finite(bucket, row, stored);
     sample_posterior(stored.first(num_elements), stored.subspan(num_elements), posterior_normals,
                      out);
   }
-  shift_and_scale(out, static_cast<float>(shift_factor_), static_cast<float>(scaling_factor_));
-  if (!all_finite(out)) {
-    throw InputError(describe(bucket, row) + ": the latents overflow float32 once scaled by " +
-                     "scaling_factor. Check the values and the factor.");
+  if (shift_and_scale(out, static_cast<float>(shift_factor_), static_cast<float>(scaling_factor_)))
+    return;
+  if (!is_moments) {  // Was it so in the file?
+    bucket.latents.read_floats(row, 1, out);
+    check_finite(bucket, row, out);
   }
+  throw InputError(describe(bucket, row) + ": the latents overflow float32 once scaled by " +
+                   "scaling_factor. Check the values and the factor.");
+}
+
+void LatentFile::check_finite(const LatentBucket& bucket, int64_t row,
+                              std::span<const float> stored) const {
+  if (all_finite(stored)) return;
+  throw InputError(describe(bucket, row) +
+                   ": the latents hold a value that is not finite (NaN or infinite). Make the " +
+                   "sample again or leave it out.");
 }
 }  // namespace trireme

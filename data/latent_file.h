@@ -29,6 +29,7 @@ struct LatentBucket {
   std::optional<hdf5::StoredArray> ids = std::nullopt;
   std::optional<hdf5::StoredArray> add_time_ids = std::nullopt;
   std::optional<hdf5::StoredArray> xxh3 = std::nullopt;
+  std::vector<int64_t> checksums = {};  // The rows of xxh3, of up to 2^20 samples; beyond, read as needed.
 };
 
 // One latent file (docs/dataset_format.md), opened and validated: attributes, links, types, shapes,
@@ -86,6 +87,7 @@ class LatentFile {
                          std::span<const int64_t> indices) const;
   void check_checksum(const LatentBucket& bucket, int64_t row,
                       std::span<const std::byte> bytes) const;
+  void check_finite(const LatentBucket& bucket, int64_t row, std::span<const float> stored) const;
 
   File raw_;
   hdf5::FileHandle file_;

@@ -1,6 +1,8 @@
 #include "data/latent_math.h"
 
 #include <algorithm>
+#include <bit>
+#include <cstdint>
 
 #include "core/error.h"
 #include "core/vector_math.h"
@@ -13,6 +15,30 @@ constexpr size_t kBlock = 32;  // A constant trip count, so that loops vectorise
   const float clamped = std::min(std::max(log_variance, -30.0F), 20.0F);
   return mean + static_cast<float>(vector_math::exp(0.5 * static_cast<double>(clamped))) * normal;
 }
+
+[[gnu::always_inline]] inline bool shift_and_scale_here(std::span<float> values, float shift,
+                                                        float scale) noexcept {
+  constexpr uint32_t kInfinity = 0x7f800000U;
+  uint32_t found = 0;
+  const auto apply = [&](float& value) {
+    value = (value - shift) * scale;
+    return (std::bit_cast<uint32_t>(value) & kInfinity) == kInfinity ? 1U : 0U;
+  };
+  for (; values.size() >= kBlock; values = values.subspan(kBlock)) {
+    uint32_t bad = 0;
+    for (size_t i = 0; i < kBlock; ++i) bad |= apply(values[i]);
+    found |= bad;
+  }
+  for (float& value : values) found |= apply(value);
+  return found == 0;
+}
+
+#if defined(__x86_64__)
+[[gnu::target("avx2")]] bool shift_and_scale_avx2(std::span<float> values, float shift,
+                                                  float scale) noexcept {
+  return shift_and_scale_here(values, shift, scale);
+}
+#endif
 }  // namespace
 
 void sample_posterior(std::span<const float> mean, std::span<const float> log_variance,
@@ -28,8 +54,11 @@ void sample_posterior(std::span<const float> mean, std::span<const float> log_va
   for (; i < out.size(); ++i) out[i] = posterior(mean[i], log_variance[i], normals[i]);
 }
 
-void shift_and_scale(std::span<float> values, float shift, float scale) noexcept {
-  for (float& value : values) value = (value - shift) * scale;
+bool shift_and_scale(std::span<float> values, float shift, float scale) noexcept {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) return shift_and_scale_avx2(values, shift, scale);
+#endif
+  return shift_and_scale_here(values, shift, scale);
 }
 
 LatentShape cropped_shape(const LatentShape& shape, int64_t side) {

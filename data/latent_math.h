@@ -10,8 +10,8 @@ namespace trireme {
 void sample_posterior(std::span<const float> mean, std::span<const float> log_variance,
                       std::span<const float> normals, std::span<float> out) noexcept;
 
-// Replaces each value x by (x - shift) * scale.
-void shift_and_scale(std::span<float> values, float shift, float scale) noexcept;
+// Replaces each value x by (x - shift) * scale. Whether all of them are finite then.
+[[nodiscard]] bool shift_and_scale(std::span<float> values, float shift, float scale) noexcept;
 
 // The shape of a square crop of `side`; `shape` itself where side is 0. REQUIRES: it fits.
 [[nodiscard]] LatentShape cropped_shape(const LatentShape& shape, int64_t side);

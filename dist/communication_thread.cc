@@ -16,9 +16,10 @@ constexpr double kGraceSeconds = 2.0;  // For work that nobody waits for any mor
 
 class CommunicationThread::Task {
  public:
-  Task(std::function<void()> operation, const char* name)
-      : operation_(std::move(operation)), name_(name) {}
+  Task(std::function<void()> operation, const char* name, Start when)
+      : operation_(std::move(operation)), name_(name), when_(when) {}
   [[nodiscard]] const char* name() const noexcept { return name_; }
+  [[nodiscard]] bool is_lazy() const noexcept { return when_ == Start::kLazy; }
 
   // What it threw, if anything; finish() follows.
   [[nodiscard]] std::exception_ptr run() const noexcept {
@@ -43,6 +44,7 @@ class CommunicationThread::Task {
  private:
   std::function<void()> operation_;
   const char* name_;
+  Start when_;
   std::exception_ptr error_;
   std::atomic<int> done_{0};
 };
@@ -53,13 +55,20 @@ class CommunicationThread::TaskWork final : public Work {
       : owner_(owner), task_(std::move(task)) {}
   ~TaskWork() override {
     Backoff backoff;
-    while (!task_->is_done() && backoff.seconds() < kGraceSeconds) backoff.pause();
+    while (!is_done() && backoff.seconds() < kGraceSeconds) backoff.pause();
     if (!task_->is_done()) owner_.abandon();
   }
   TaskWork(const TaskWork&) = delete;
   TaskWork& operator=(const TaskWork&) = delete;
-  void wait() override { task_->wait(); }
-  [[nodiscard]] bool is_done() override { return task_->is_done(); }
+  void wait() override {
+    if (task_->is_lazy()) owner_.run_until(*task_);
+    task_->wait();
+  }
+  [[nodiscard]] bool is_done() override {
+    if (task_->is_done()) return true;
+    if (task_->is_lazy()) owner_.queued_.notify_one();
+    return false;
+  }
 
  private:
   CommunicationThread& owner_;
@@ -90,14 +99,14 @@ CommunicationThread::~CommunicationThread() {
 }
 
 std::unique_ptr<Work> CommunicationThread::start(std::function<void()> operation,
-                                                 const char* name) {
-  auto task = std::make_shared<Task>(std::move(operation), name);
+                                                 const char* name, Start when) {
+  auto task = std::make_shared<Task>(std::move(operation), name, when);
   {
     const std::lock_guard lock(mutex_);
     if (failure_) std::rethrow_exception(failure_);
     tasks_.push_back(task);
   }
-  queued_.notify_one();
+  if (when == Start::kNow) queued_.notify_one();
   return std::make_unique<TaskWork>(*this, std::move(task));
 }
 
@@ -117,25 +126,33 @@ void CommunicationThread::run() {
   use_fine_timers();
   std::unique_lock lock(mutex_);
   for (;;) {
-    busy_ = false;
-    queued_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
+    queued_.wait(lock, [this] { return !busy_ && (stopping_ || !tasks_.empty()); });
     if (tasks_.empty()) return;
-    const std::shared_ptr<Task> task = tasks_.front();
-    tasks_.pop_front();
-    busy_ = true;
-    if (failure_) {
-      task->finish(failure_);
-      continue;
-    }
-    lock.unlock();
-    const auto begin = std::chrono::steady_clock::now();
-    const std::exception_ptr error = task->run();
-    trace_.record(task->name(), begin, std::chrono::steady_clock::now());
-    lock.lock();
-    if (error && !failure_) failure_ = error;  // Before its waiter wakes and starts something more.
-    lock.unlock();
-    task->finish(error);
-    lock.lock();
+    run_oldest(lock);
   }
+}
+
+void CommunicationThread::run_until(const Task& task) {
+  std::unique_lock lock(mutex_);
+  while (!task.is_done() && !busy_ && !tasks_.empty()) run_oldest(lock);
+  if (!tasks_.empty()) queued_.notify_one();  // Came meanwhile, when the thread could not start it.
+}
+
+// `lock` is held before and after.
+void CommunicationThread::run_oldest(std::unique_lock<std::mutex>& lock) {
+  const std::shared_ptr<Task> task = tasks_.front();
+  tasks_.pop_front();
+  if (failure_) return task->finish(failure_);
+  busy_ = true;
+  lock.unlock();
+  const auto begin = std::chrono::steady_clock::now();
+  const std::exception_ptr error = task->run();
+  trace_.record(task->name(), begin, std::chrono::steady_clock::now());
+  lock.lock();
+  busy_ = false;
+  if (error && !failure_) failure_ = error;  // Before its waiter wakes and starts something more.
+  lock.unlock();
+  task->finish(error);
+  lock.lock();
 }
 }  // namespace trireme

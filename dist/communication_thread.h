@@ -16,6 +16,11 @@ namespace trireme {
 // same error.
 class CommunicationThread {
  public:
+  // Whether the thread is woken for an operation. kLazy is for one that takes less time than waking
+  // a thread: whoever waits for it runs it, with all that was queued before, unless the thread came
+  // by earlier.
+  enum class Start { kNow, kLazy };
+
   // `interrupt` makes an operation in progress throw soon; called when its result is given up.
   // `trace` is the thread's track.
   explicit CommunicationThread(std::function<void()> interrupt, TraceTrack trace = {});
@@ -26,13 +31,16 @@ class CommunicationThread {
   // Queues `operation`, called `name` in traces. Destroying its Work without wait() waits a moment,
   // then interrupts it.
   [[nodiscard]] std::unique_ptr<Work> start(std::function<void()> operation,
-                                            const char* name = "collective");
+                                            const char* name = "collective",
+                                            Start when = Start::kNow);
   void abandon() noexcept;  // Interrupts, and makes everything queued fail.
 
  private:
   class Task;
   class TaskWork;
   void run();
+  void run_oldest(std::unique_lock<std::mutex>& lock);
+  void run_until(const Task& task);
 
   std::function<void()> interrupt_;
   TraceTrack trace_;
@@ -41,7 +49,7 @@ class CommunicationThread {
   std::deque<std::shared_ptr<Task>> tasks_;
   std::exception_ptr failure_;  // Of the thread; guarded by mutex_.
   bool stopping_ = false;
-  bool busy_ = false;
+  bool busy_ = false;  // An operation is in progress, on whichever thread.
   std::thread thread_;
 };
 

@@ -15,6 +15,7 @@
 namespace trireme {
 namespace {
 using Kind = ShmRequest::Kind;
+constexpr size_t kSmallBytes = 65536;  // Up to here it takes less time than to wake a thread.
 
 // This rank's part of a shared segment.
 class ShmBuffer final : public CommBuffer {
@@ -86,8 +87,10 @@ class ShmCommunicator final : public Communicator {
     registry_->locate(in, rank(), request);
     static constexpr std::array<const char*, 5> kNames = {"all-reduce", "broadcast", "all-gather",
                                                           "reduce-scatter", "all-to-all"};
+    const auto when = in.size_bytes() <= kSmallBytes ? CommunicationThread::Start::kLazy
+                                                     : CommunicationThread::Start::kNow;
     return thread_.start([this, request, in, out] { collectives_.run(request, in, out); },
-                         kNames[static_cast<size_t>(request.kind)]);
+                         kNames[static_cast<size_t>(request.kind)], when);
   }
 
   std::unique_ptr<MpiChannel> control_;  // For allocate(), on the caller's thread.

@@ -32,10 +32,10 @@ struct BatchResult {
   int64_t batch = 0;
   std::string variant;
   const Setting* best = nullptr;        // Fewest samples to target, else lowest final metric.
-  std::optional<MeanInterval> samples;  // Of `best`; absent where a seed did not reach the target.
-  std::optional<MeanInterval> final_value;
+  std::optional<MeanInterval> samples = {};  // Of `best`; absent where a seed missed the target.
+  std::optional<MeanInterval> final_value = {};
   // Of final values over those of the variant's smallest batch with the same seed, less 1.
-  std::optional<MeanInterval> over_smallest;
+  std::optional<MeanInterval> over_smallest = {};
   // Optimum of a parabola in log learning rate through the best factor and its neighbours; the best
   // itself where that is at an edge.
   double best_lr = 0.0;

@@ -13,12 +13,12 @@ namespace trireme {
 // of a checkpoint (study.fork), whose run's seed it keeps.
 struct RunStart {
   int64_t seed = 0;
-  std::string checkpoint;  // Its folder; empty: anew, and nothing of the following.
+  std::string checkpoint = {};  // Its folder; empty: anew, and nothing of the following.
   int64_t step = 0;
   int64_t samples = 0;  // Consumed before.
   int64_t global_batch = 0;
-  std::vector<int64_t> grow_at;  // How the batch had grown to this.
-  std::vector<int64_t> grow_to;
+  std::vector<int64_t> grow_at = {};  // How the batch had grown to this.
+  std::vector<int64_t> grow_to = {};
 };
 
 // What a study file asks for (docs/study.md).

@@ -99,6 +99,12 @@ with create('checked.h5') as f:
     sums = np.array([library.XXH3_64bits(row.tobytes(), row.nbytes) for row in data], 'u8')
     sums[1] ^= 1
     f['xxh3'] = sums
+with create('checked_many.h5') as f:  # More than are held in memory.
+    data = np.ones((2**20 + 2, 1, 1, 1), 'f2')
+    f['latents'] = data
+    sums = np.full(len(data), library.XXH3_64bits(data[0].tobytes(), 2), 'u8')
+    sums[-1] ^= 1
+    f['xxh3'] = sums
 
 # What must be refused: name, words of the message.
 def bad(name): return create('bad_' + name + '.h5')
@@ -335,6 +341,13 @@ TEST_F(DatasetTest, WrongChecksumNamesTheSample) {
   EXPECT_THAT([&] { latent(*dataset, 1, 4); },
               ThrowsMessage<InputError>(
                   AllOf(HasSubstr("checked.h5\", bucket /, row 1"), HasSubstr("checksum"))));
+}
+
+TEST_F(DatasetTest, ChecksumsThatAreNotHeldAreReadWithTheSample) {
+  const auto dataset = open({"checked_many"});
+  EXPECT_NO_THROW(latent(*dataset, 1 << 20, 1));
+  EXPECT_THAT([&] { latent(*dataset, (1 << 20) + 1, 1); },
+              ThrowsMessage<InputError>(HasSubstr("row 1048577: the latents do not match")));
 }
 
 TEST_F(DatasetTest, ValuesThatAreNotFiniteNameFileBucketAndRow) {

@@ -24,7 +24,7 @@ struct FlatSegment {
   double lr_multiplier = 1.0;     // Times the learning rate, and so times decoupled decay.
   double decay_multiplier = 1.0;  // Times optim.weight_decay.
   // Of the parameter's dense memory order; empty: contiguous. Weights in channels_last differ.
-  std::vector<int64_t> strides;
+  std::vector<int64_t> strides = {};
 };
 // The segment's elements in `flat`, a buffer in which they start at `offset`, in the parameter's
 // shape and memory order. A view.
