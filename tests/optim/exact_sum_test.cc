@@ -64,6 +64,19 @@ TEST(ExactSumTest, TensorsGiveTheSameDigits) {
   EXPECT_NEAR(value_of_digits(digits).item<double>() / sum.value(), 1.0, 1e-15);
 }
 
+TEST(ExactSumTest, ADigitIsTheSameWhereverAValueBegins) {
+  for (int exponent = -370; exponent < 312; ++exponent) {
+    const double value = std::ldexp(1.0 + 3e-10 + std::ldexp(1.0, -52), exponent);
+    ExactSum sum;
+    sum.add(value);
+    const at::Tensor digits = digits_of(torch::full({1}, value, torch::kDouble));
+    for (int j = 0; j < kNumDigits; ++j) {
+      ASSERT_EQ(digits[j].item<double>(), sum.digits()[static_cast<size_t>(j)])
+          << "2^" << exponent << ", digit " << j;
+    }
+  }
+}
+
 TEST(SquaresDigitsTest, RangesAddUpToTheWhole) {
   const auto buckets = bucket_of(wild_values(4096));
   const at::Tensor whole = squares_digits(buckets, {{0, 4096}});

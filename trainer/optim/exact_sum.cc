@@ -1,7 +1,7 @@
 #include "trainer/optim/exact_sum.h"
 
 #include <algorithm>
-#include <cmath>
+#include <bit>
 #include <limits>
 #include <mutex>
 
@@ -72,17 +72,28 @@ at::Tensor device_squares(const at::Tensor& values) {
 }  // namespace
 
 void ExactSum::add(double value) noexcept {
-  if (value == 0.0) return;
-  if (!std::isfinite(value)) {
+  constexpr int kMantissaBits = std::numeric_limits<double>::digits - 1;
+  constexpr uint64_t kHiddenBit = uint64_t{1} << kMantissaBits;
+  const auto bits = std::bit_cast<uint64_t>(value);
+  const auto exponent = static_cast<int>(bits >> kMantissaBits) & 0x7ff;
+  if (exponent == 0x7ff) {
     digits_[0] = std::numeric_limits<double>::quiet_NaN();
     return;
   }
-  int j = std::clamp((std::ilogb(value) - kLowestExponent) / kDigitBits, 0, kNumDigits - 1);
-  for (; j >= 0 && value > 0.0; --j) {
-    const auto digit = static_cast<size_t>(j);
-    const double count = std::floor(value * kWeights.inverse[digit]);
-    digits_[digit] += count;
-    value -= count * kWeights.of[digit];
+  // Of the mantissa's lowest bit, counted from the lowest digit's.
+  const int position = exponent - 1075 - kLowestExponent;
+  if (position <= -kMantissaBits - 1) return;  // Less than any digit counts; zero.
+  const uint64_t mantissa = (bits & (kHiddenBit - 1)) | kHiddenBit;
+  const int first = std::max(position, 0) / kDigitBits;
+  auto rest = static_cast<unsigned __int128>(mantissa);
+  rest = position < 0 ? rest >> -position : rest << (position % kDigitBits);
+  for (int j = first; rest != 0; ++j, rest >>= kDigitBits) {
+    constexpr auto kDigitMask = (unsigned{1} << kDigitBits) - 1;
+    if (j == kNumDigits - 1) {
+      digits_.back() += static_cast<double>(rest);
+      return;
+    }
+    digits_[static_cast<size_t>(j)] += static_cast<double>(static_cast<unsigned>(rest) & kDigitMask);
   }
 }
 
