@@ -214,7 +214,7 @@ int orchestrate(const BenchArguments& arguments) {
 
 int work(const BenchArguments& arguments) {
   return run_reporting_as_rank([&](MpiEnvironment& mpi) {
-    log::configure(mpi.rank(), mpi.world_size());
+    log::configure(mpi.rank(), mpi.world_size(), log::Console::kQuiet);
     if (arguments.makes_first_step) {
       bench::make_first_step(mpi, arguments.folder);
     } else {
