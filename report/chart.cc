@@ -165,10 +165,18 @@ std::string draw_lines(const ChartSeries& series, const Layout& layout) {
   return svg + "</g>";
 }
 
+int64_t num_shown(const ChartSeries& series, const Layout& layout) {
+  int64_t count = 0;
+  for (size_t i = 0; i < series.x.size(); ++i)
+    count += layout.x.can_show(series.x[i]) && layout.y.can_show(series.y[i]) ? 1 : 0;
+  return count;
+}
+
 // Points carry their values as a tooltip. Outside the clipped frame, so that those on its edge are
 // whole.
 std::string draw_points(const Chart& chart, const ChartSeries& series, const Layout& layout) {
-  if (series.mark != Mark::kPoints && series.mark != Mark::kLineAndPoints) return {};
+  const bool is_single = num_shown(series, layout) == 1;  // No line would show it.
+  if (series.mark != Mark::kPoints && series.mark != Mark::kLineAndPoints && !is_single) return {};
   std::string svg = "<g class=\"" + internal::colour_class(series.colour) + "\">";
   for (size_t i = 0; i < series.x.size(); ++i) {
     if (!layout.x.can_show(series.x[i]) || !layout.y.can_show(series.y[i])) continue;

@@ -38,7 +38,8 @@ struct ChartAxis {
   enum class Scale { kLinear, kLog2, kLog10 } scale = Scale::kLinear;
   std::optional<double> low = {};  // Absent: from the data, rounded outwards.
   std::optional<double> high = {};
-  enum class Format { kNumber, kPercent, kSeconds } format = Format::kNumber;
+  // kCount: whole numbers, so ticks are whole too.
+  enum class Format { kNumber, kCount, kPercent, kSeconds } format = Format::kNumber;
 };
 
 // A straight line across the chart, with a label at its end.

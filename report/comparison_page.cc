@@ -1,7 +1,9 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <regex>
 #include <set>
+#include <string>
 
 #include "report/html_page.h"
 #include "report/run_charts.h"
@@ -119,6 +121,14 @@ void add_chart(const std::vector<ReportedRun>& runs, const std::vector<std::stri
   charts.push_back(std::move(chart));
 }
 
+// Each band has a chart of its own here, since its lines are runs.
+std::string title_with_band(const std::string& column) {
+  static const std::regex kBand(".+_band_([0-9]+)");
+  std::smatch match;
+  const std::string title = internal::title_of(column);
+  return std::regex_match(column, match, kBand) ? title + ", band " + match[1].str() : title;
+}
+
 void add_curves(const std::vector<ReportedRun>& runs, const std::vector<std::string>& labels,
                 HtmlPage& page) {
   std::set<std::string> eval_columns, train_columns;
@@ -140,8 +150,7 @@ void add_curves(const std::vector<ReportedRun>& runs, const std::vector<std::str
   std::vector<Chart> others;
   for (const auto& name : eval_columns) {
     if (name != "val_loss" && name != "val_loss_ema" && name != "val_samples")
-      add_chart(runs, labels, Kind::kEval, name, Abscissa::kSteps, internal::title_of(name),
-                others);
+      add_chart(runs, labels, Kind::kEval, name, Abscissa::kSteps, title_with_band(name), others);
   }
   for (const auto& name : train_columns) {
     if (name != "loss" && name != "samples" && name != "epoch")

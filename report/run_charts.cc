@@ -131,9 +131,9 @@ void add_other_charts(const RunRecord& run, std::vector<Chart>& charts,
 ChartAxis axis_of(Abscissa abscissa) {
   switch (abscissa) {
     case Abscissa::kSteps:
-      return {.label = "steps"};
+      return {.label = "steps", .format = ChartAxis::Format::kCount};
     case Abscissa::kSamples:
-      return {.label = "samples"};
+      return {.label = "samples", .format = ChartAxis::Format::kCount};
     case Abscissa::kSeconds:
       return {.label = "training time", .format = ChartAxis::Format::kSeconds};
   }

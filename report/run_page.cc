@@ -29,15 +29,15 @@ std::string planned_steps(const RunFacts& facts) {
 }
 
 std::string status_of(const ReportedRun& run) {
-  const std::string at = " at step " + count_text(static_cast<double>(run.record.last_step()));
+  const std::string step = "step " + count_text(static_cast<double>(run.record.last_step()));
   if (run.record.outcome == "done") {
     const auto& events = run.record.events;
-    return !events.empty() && events.back().what == "early_stop" ? "stopped early" + at
+    return !events.empty() && events.back().what == "early_stop" ? "stopped early at " + step
                                                                  : "finished";
   }
-  if (run.record.outcome == "stopped") return "stopped" + at;
-  if (run.record.outcome == "diverged") return "diverged" + at;
-  return "under way or interrupted" + at;
+  if (run.record.outcome == "stopped") return "stopped at " + step;
+  if (run.record.outcome == "diverged") return "diverged after " + step;
+  return "under way or interrupted at " + step;
 }
 
 std::string change_text(const std::vector<double>& column) {

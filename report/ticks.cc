@@ -14,7 +14,8 @@ double base_of(ChartAxis::Scale scale) { return scale == ChartAxis::Scale::kLog2
 
 // The round step (1, 2, 2.5, 5 × 10ⁿ) that gives at most about `num_ticks` of them.
 double round_step(double span, int num_ticks, ChartAxis::Format format) {
-  const double raw = span / std::max(1, num_ticks);
+  const bool is_count = format == ChartAxis::Format::kCount;
+  const double raw = std::max(span / std::max(1, num_ticks), is_count ? 1.0 : 0.0);
   if (format == ChartAxis::Format::kSeconds && raw > 1.0) {
     constexpr std::array<double, 14> kSteps = {2,   5,   10,  15,   30,   60,   120,
                                                300, 600, 900, 1800, 3600, 7200, 21600};
@@ -25,6 +26,7 @@ double round_step(double span, int num_ticks, ChartAxis::Format format) {
   }
   const double unit = std::pow(10.0, std::floor(std::log10(raw)));
   for (const double factor : {1.0, 2.0, 2.5, 5.0}) {
+    if (is_count && unit < 10.0 && factor == 2.5) continue;
     if (factor * unit >= raw * (1.0 - 1e-9)) return factor * unit;
   }
   return 10.0 * unit;
@@ -86,8 +88,8 @@ void lay_out_log(AxisLayout& layout, const ChartAxis& axis, int num_ticks) {
       for (const double factor : {2.0, 5.0}) add(factor * value);
     }
   }
-  // Less than a decade may hold too few of these to read a value from.
-  if (!few || layout.ticks.size() > 2) return;
+  // A short axis may hold too few of these to read a value from.
+  if (layout.ticks.size() > (few ? 2 : 1)) return;
   layout.ticks.clear();
   add_even_ticks(layout, axis, round_step(layout.high - layout.low, num_ticks, axis.format));
 }
@@ -112,8 +114,10 @@ AxisLayout lay_out_axis(const ChartAxis& axis, double low, double high, int num_
   // Values that differ by rounding alone count as equal.
   if (!(layout.high - layout.low > 1e-9 * std::abs(layout.high))) {
     const double middle = layout.low;
-    const double half = 0.1 * std::abs(middle);
+    const bool is_count = axis.format == ChartAxis::Format::kCount;
+    const double half = is_count ? 1.0 : 0.1 * std::abs(middle);
     layout.low = is_linear ? middle - half : middle / base_of(axis.scale);
+    if (is_count) layout.low = std::max(layout.low, 0.0);
     layout.high = is_linear ? middle + half : middle * base_of(axis.scale);
     if (middle == 0.0) layout.high = 1.0;  // Nothing but zero: mostly a share or a count.
   }
@@ -154,6 +158,7 @@ std::string format_seconds(double seconds) {
 std::string format_value(double value, ChartAxis::Format format) {
   switch (format) {
     case ChartAxis::Format::kNumber:
+    case ChartAxis::Format::kCount:
       return format_figure(value);
     case ChartAxis::Format::kPercent:
       return format_figure(100.0 * value) + " %";

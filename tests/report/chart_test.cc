@@ -53,6 +53,19 @@ TEST(TicksTest, AShortLogarithmicAxisHasEvenTicks) {
               ElementsAre("115", "117.5", "120", "122.5", "125"));
 }
 
+TEST(TicksTest, LessThanAnOctaveHasTicksToo) {
+  const ChartAxis axis{.scale = ChartAxis::Scale::kLog2};
+  EXPECT_GE(lay_out_axis(axis, 17, 30, 5).ticks.size(), 2U);
+}
+
+TEST(TicksTest, CountsHaveWholeTicks) {
+  const ChartAxis axis{.format = ChartAxis::Format::kCount};
+  EXPECT_THAT(texts(lay_out_axis(axis, 0, 1, 8)), ElementsAre("0", "1"));
+  EXPECT_THAT(texts(lay_out_axis(axis, 0, 12, 5)), ElementsAre("0", "5", "10"));
+  EXPECT_THAT(texts(lay_out_axis(axis, 1, 1, 8)), ElementsAre("0", "1", "2"));
+  EXPECT_THAT(texts(lay_out_axis(axis, 0, 0, 8)), ElementsAre("0", "1"));
+}
+
 TEST(TicksTest, LogarithmicAxesTickAtPowers) {
   ChartAxis axis{.scale = ChartAxis::Scale::kLog2};
   EXPECT_THAT(texts(lay_out_axis(axis, 16, 256, 8)), ElementsAre("16", "32", "64", "128", "256"));
@@ -95,6 +108,13 @@ TEST(ChartTest, WhatIsNotFiniteBreaksTheLine) {
   EXPECT_EQ(count_of(path, "M"), 2U);
   EXPECT_EQ(count_of(path, "L"), 2U);
   EXPECT_THAT(svg, Not(HasSubstr("nan")));
+}
+
+TEST(ChartTest, ALineOfOneValueIsAPoint) {
+  const std::string one = render_chart({.title = "t", .series = {{.x = {1}, .y = {2}}}});
+  EXPECT_EQ(count_of(one, "<circle"), 1U);
+  const std::string two = render_chart({.title = "t", .series = {{.x = {1, 2}, .y = {2, 3}}}});
+  EXPECT_EQ(count_of(two, "<circle"), 0U);
 }
 
 TEST(ChartTest, AChartWithoutValuesSaysSo) {
