@@ -65,13 +65,15 @@ EvalMetrics Evaluator::sample(int64_t step, StepLog* log) {
   mpi_.run_on_all_ranks([&] { prompts = choose_prompts(session_); });
   if (prompts.captions.empty()) return {};
   const at::Tensor latents = sample_latents(mpi_, session_, prompts);
-  if (const auto vae = find_vae(session_.config)) {
-    const auto picture = file.string() + ".png";
-    write_sample_grid(mpi_, session_, *vae, prompts, latents, picture);
-    if (log != nullptr) log->picture(step, "samples", picture);
-  }
-  if (session_.config.eval.memorisation == Memorisation::kOff) return {};
-  const auto search = find_nearest_training(mpi_, session_, latents, kMaxCompared);
+  const auto vae = find_vae(session_.config);
+  const auto picture = file.string() + ".png";
+  if (vae) write_sample_grid(mpi_, session_, *vae, prompts, latents, picture);
+  const bool searches = session_.config.eval.memorisation != Memorisation::kOff;
+  NearestSearch search;
+  if (searches) search = find_nearest_training(mpi_, session_, latents, kMaxCompared);
+  // Nothing can stop it any more.
+  if (vae && log != nullptr) log->picture(step, "samples", picture);
+  if (!searches) return {};
   EvalMetrics metrics = memorisation_metrics(search);
   mpi_.run_on_all_ranks([&] {
     if (mpi_.rank() != 0 || metrics.empty()) return;

@@ -6,6 +6,7 @@
 #include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 
 #include "trainer/torch_api.h"
 
@@ -13,8 +14,13 @@ namespace trireme {
 namespace {
 constexpr auto kPeriod = std::chrono::milliseconds(500);
 
-// Ends the work of a rank because of another's error.
+// Ends the work of a rank because of another's error, or a stop.
 struct Abandoned {};
+
+std::function<bool()>& stop_wanted() {
+  static std::function<bool()> wanted;  // Of the WorkStopper that lives.
+  return wanted;
+}
 
 // A thread with an outcome that others can wait for with a deadline.
 class Worker {
@@ -53,6 +59,9 @@ class Worker {
 };
 }  // namespace
 
+WorkStopper::WorkStopper(std::function<bool()> wanted) { stop_wanted() = std::move(wanted); }
+WorkStopper::~WorkStopper() { stop_wanted() = nullptr; }
+
 void WorkReport::advance(int64_t count) {
   num_done_ += count;
   if (is_abandoned_) throw Abandoned{};
@@ -67,22 +76,26 @@ void run_in_touch(MpiEnvironment& mpi, const std::function<void(WorkReport&)>& w
     work(mine);
   });
   int64_t num_reported = -1;
+  bool stops = false;
   for (bool all_finished = false; !all_finished;) {
     const bool is_finished = worker.wait_for(kPeriod);
     const bool has_failed = is_finished && worker.error() != nullptr;
-    std::array<double, 3> state = {is_finished ? 0.0 : 1.0,
-                                   static_cast<double>(mine.num_done_.load()),
-                                   has_failed ? 1.0 : 0.0};
+    const bool wants_stop = stop_wanted() && stop_wanted()();
+    std::array<double, 4> state = {
+        is_finished ? 0.0 : 1.0, static_cast<double>(mine.num_done_.load()),
+        has_failed ? 1.0 : 0.0, wants_stop ? 1.0 : 0.0};
     mpi.all_reduce_sum(state);
     all_finished = state[0] == 0.0;
-    if (state[2] > 0) mine.is_abandoned_ = true;
+    stops = stops || (state[3] > 0 && !all_finished);  // What is finished is not thrown away.
+    if (state[2] > 0 || stops) mine.is_abandoned_ = true;
     const auto num_done = static_cast<int64_t>(state[1]);
-    if (!report || state[2] > 0 || num_done == num_reported) continue;
+    if (!report || mine.is_abandoned_ || num_done == num_reported) continue;
     report(num_done);
     num_reported = num_done;
   }
   mpi.run_on_all_ranks([&] {
     if (const auto error = worker.error()) std::rethrow_exception(error);
   });
+  if (stops) throw WorkStopped{};
 }
 }  // namespace trireme

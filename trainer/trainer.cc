@@ -7,6 +7,7 @@
 #include "core/log.h"
 #include "trainer/batch_tensors.h"
 #include "trainer/freeze.h"
+#include "trainer/in_touch.h"
 #include "trainer/model_agreement.h"
 #include "trainer/optim/parameter_groups.h"
 #include "trainer/precision.h"
@@ -162,14 +163,16 @@ ExitCode Trainer::run() {
 
 ExitCode Trainer::train() {
   const bool is_done = state_.step == plan_.steps && !state_.owes_evaluation;
-  if (!is_done && stop_request_.is_made()) {
+  stop_agreed_ = !is_done && stop_request_.is_made();
+  if (!stop_agreed_ && state_.step == 0 && !options_.resume) evaluate();
+  if (stop_agreed_) {
     log::info("stopped before the first step of this start" + stop_request_.reason() +
               "; the same command begins again");
     return ExitCode::kStopped;
   }
-  if (state_.step == 0 && !options_.resume) evaluate();
   if (state_.owes_evaluation) {
     conclude_step();
+    if (stop_agreed_) return tell_stop();
     if (watch_.stops_early()) return tell_early_stop();
   }
   if (watch_.stops_early()) {
@@ -185,11 +188,7 @@ ExitCode Trainer::train() {
     launch_step();
     while (in_flight_.size() > (is_something_due() || stop_agreed_ ? 0 : may_lag)) record_step();
     conclude_step();
-    if (stop_agreed_ && (state_.step < plan_.steps || state_.owes_evaluation)) {
-      log::info("stopped after step " + std::to_string(state_.step) + " with a checkpoint" +
-                stop_request_.reason() + "; the same command goes on from there");
-      return ExitCode::kStopped;
-    }
+    if (stop_agreed_ && (state_.step < plan_.steps || state_.owes_evaluation)) return tell_stop();
     if (watch_.stops_early()) return tell_early_stop();
     if (is_something_due()) last_end_ = Clock::now();
   }
@@ -203,13 +202,22 @@ void Trainer::conclude_step() {
   // start evaluates.
   state_.owes_evaluation = evaluates && stop_agreed_;
   watch_.begin_step();
-  if (evaluates && !stop_agreed_) evaluate();
+  if (evaluates && !stop_agreed_) {
+    evaluate();
+    state_.owes_evaluation = stop_agreed_;
+  }
   const bool stops = watch_.stops_early();
   if (stops && log_) log_->event(state_.step, "early_stop");  // Before it is saved.
   const bool is_last = state_.step == plan_.steps;
   const bool is_regular = is_last || stop_agreed_ || stops || is_checkpoint_due();
   const bool is_best = watch_.is_best_to_save(is_regular ? Saves::kAnyway : Saves::kIfBest);
   if (is_regular || is_best) save_checkpoint();
+}
+
+ExitCode Trainer::tell_stop() const {
+  log::info("stopped after step " + std::to_string(state_.step) + " with a checkpoint" +
+            stop_request_.reason() + "; the same command goes on from there");
+  return ExitCode::kStopped;
 }
 
 ExitCode Trainer::tell_early_stop() const {
@@ -242,6 +250,7 @@ bool Trainer::is_evaluation_due() const {
   return every > 0 && (state_.step == plan_.steps || state_.step % every == 0);
 }
 
+// Sets stop_agreed_ where a stop ended it: then it has measured nothing.
 void Trainer::evaluate() {
   if (config_.eval.every_steps == 0) return;
   wait_for_parameters();
@@ -251,12 +260,23 @@ void Trainer::evaluate() {
   if (ema_) {
     with_average = [this](const std::function<void()>& measure) {
       exchange_average();
-      measure();
+      try {
+        measure();
+      } catch (const WorkStopped&) {
+        exchange_average();
+        throw;
+      }
       exchange_average();
     };
   }
-  const EvalMetrics metrics =
-      evaluator_->evaluate(state_.step, plan_.steps, with_average, log_.get());
+  const WorkStopper stopper([this] { return stop_request_.is_made_here(); });
+  EvalMetrics metrics;
+  try {
+    metrics = evaluator_->evaluate(state_.step, plan_.steps, with_average, log_.get());
+  } catch (const WorkStopped&) {
+    stop_agreed_ = true;
+    return;
+  }
   watch_.note(metrics);
   if (log_ && !metrics.empty()) log_->evaluation(state_.step, metrics);
 }

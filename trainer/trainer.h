@@ -109,6 +109,7 @@ class Trainer {
   void record_step();
   void evaluate();
   void conclude_step();
+  [[nodiscard]] ExitCode tell_stop() const;
   [[nodiscard]] ExitCode tell_early_stop() const;
   void keep_last_weights(int64_t diverged_step);
   [[nodiscard]] NamedTensors optimizer_state();

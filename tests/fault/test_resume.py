@@ -1,6 +1,9 @@
 """A run that is stopped, killed or continued at another number of ranks loses nothing and repeats nothing."""
 
 import os
+import pty
+import re
+import select
 import shutil
 import signal
 import subprocess
@@ -94,6 +97,54 @@ def test_a_stop_leaves_its_evaluation_to_the_next_start(tmp_path, parts):
     events = [[line["step"] for line in metrics(folder, "event") if line["what"] == "early_stop"]
               for folder in (run_dir, tmp_path / "whole")]
     assert events == [[60], [60]]
+
+
+def stop_in_second_pass(config):
+    """Stops one rank when its progress line begins to count validation batches for the second time."""
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execve(TRIREME, [TRIREME, "train", str(config)], ENVIRONMENT)
+    shown, counts = b"", []
+    while select.select([terminal], [], [], 60)[0]:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:  # It has ended.
+            break
+        counts = [int(number) for number in re.findall(rb"(\d+) of \d+ validation batches", shown)]
+        if counts != sorted(counts):
+            os.kill(process, signal.SIGUSR1)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 75, shown.decode()
+    assert counts != sorted(counts), shown.decode()
+
+
+def test_a_stop_does_not_wait_for_the_end_of_an_evaluation(tmp_path, parts):
+    """The next start begins it again, and what comes of it is that of a run never stopped."""
+
+    def config_of(name):
+        return write_config(tmp_path / f"{name}.toml", *parts, tmp_path / name, run={"name": "long", "steps": 4},
+                            data={"validation_fraction": 0.5}, eval={"every_steps": 2, "timesteps": 100, "overfit_gap": False},
+                            checkpoint={"every_steps": 0, "best": "saved"}, parallel={"shards": 2}, ema={"decay": 0.5})
+
+    def stop_when(condition):
+        process = subprocess.Popen([*MPIRUN, "-np", "2", TRIREME, "train", str(config)], env=ENVIRONMENT)
+        wait_for(condition)
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(timeout=60) == 75
+
+    config, run_dir = config_of("parted"), tmp_path / "parted"
+    log = run_dir / "log.txt"
+    stop_when(lambda: log.exists() and "plan " in log.read_text())  # In that before the first step.
+    assert not list((run_dir / "checkpoints").glob("step-*")) and metrics(run_dir, "eval") == []
+    stop_when(lambda: metrics(run_dir) and metrics(run_dir)[-1]["step"] == 2)
+    assert [line["step"] for line in metrics(run_dir, "eval")] == [0]
+    stop_in_second_pass(config)  # The average's, with its weights in place.
+    assert [line["step"] for line in metrics(run_dir, "eval")] == [0]
+    run(2, "train", config)
+    run(2, "train", config_of("whole"))
+    for part in ("unet", "ema"):
+        assert weights_sha256(run_dir, part=part) == weights_sha256(tmp_path / "whole", part=part)
+    assert without_times(metrics(run_dir)) == without_times(metrics(tmp_path / "whole"))
+    assert metrics(run_dir, "eval") == metrics(tmp_path / "whole", "eval")
 
 
 def test_another_configuration_is_refused_and_fresh_starts_over(tmp_path, parts):

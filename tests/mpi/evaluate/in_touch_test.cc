@@ -56,5 +56,30 @@ TEST(InTouchTest, AnErrorOfOneRankEndsTheOthersWork) {
     }
   }
 }
+
+TEST(InTouchTest, AStopThatOneRankWantsEndsTheWorkOfAll) {
+  const WorkStopper stopper([] { return world().rank() == world().world_size() - 1; });
+  EXPECT_THROW(run_in_touch(world(),
+                            [](WorkReport& report) {
+                              for (;;) {  // Until told.
+                                std::this_thread::sleep_for(std::chrono::milliseconds(1));
+                                report.advance(1);
+                              }
+                            }),
+               WorkStopped);
+}
+
+TEST(InTouchTest, AStopDoesNotThrowAwayWhatIsFinished) {
+  const WorkStopper stopper([] { return true; });
+  EXPECT_NO_THROW(run_in_touch(world(), [](WorkReport& report) { report.advance(1); }));
+}
+
+TEST(InTouchTest, AStopperIsGoneWithItsScope) {
+  { const WorkStopper stopper([] { return true; }); }
+  EXPECT_NO_THROW(run_in_touch(world(), [](WorkReport& report) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(700));  // Longer than a period.
+    report.advance(1);
+  }));
+}
 }  // namespace
 }  // namespace trireme
