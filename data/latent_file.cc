@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include <xxhash.h>
-
 #include "core/error.h"
 #include "core/half.h"
 #include "data/hdf5_attributes.h"
 #include "data/latent_math.h"
+#include "data/xxh3.h"
 
 namespace trireme {
 namespace {

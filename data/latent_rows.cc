@@ -10,9 +10,9 @@
 
 #include <fcntl.h>
 #include <unistd.h>
-#include <xxhash.h>
 
 #include "core/error.h"
+#include "data/xxh3.h"
 
 namespace trireme {
 namespace {
