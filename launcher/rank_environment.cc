@@ -19,15 +19,15 @@ constexpr std::array<std::string_view, 26> kNames = {"PATH",           "HOME",
                                                      "LD_PRELOAD",     "LD_LIBRARY_PATH",
                                                      "LIBRARY_PATH",   "OPAL_PREFIX",
                                                      "HYDRA_LAUNCHER", "COLORTERM"};
-constexpr std::array<std::string_view, 38> kFamilies = {
+constexpr std::array<std::string_view, 39> kFamilies = {
     "LC_",    "TRIREME_", "OMP_",    "GOMP_",  "KMP_",   "MKL_",     "OPENBLAS_", "MALLOC_",
     "GLIBC_", "CUDA_",    "NVIDIA_", "NCCL_",  "TORCH_", "PYTORCH_", "ATEN_",     "CUBLAS_",
     "CUDNN_", "OMPI_",    "OPAL_",   "ORTE_",  "PRTE_",  "PMIX_",    "UCX_",      "FI_",
     "PSM2_",  "PSM3_",    "MPI_",    "HWLOC_", "HDF5_",  "SLURM_",   "SRUN_",     "SLURMD_",
-    "PBS_",   "LSB_",     "MUNGE_",  "ASAN_",  "UBSAN_", "TSAN_"};
+    "PBS_",   "LSB_",     "MUNGE_",  "THP_",   "ASAN_",  "UBSAN_",   "TSAN_"};
 // Of a host or of the process that starts the ranks; Open MPI carries its own settings itself.
-constexpr std::array<std::string_view, 9> kOfTheHost = {"LC_",   "OMPI_", "OPAL_", "ORTE_", "PRTE_",
-                                                        "PMIX_", "SLURM", "PBS_",  "LSB_"};
+constexpr std::array<std::string_view, 10> kOfTheHost = {
+    "LC_", "OMPI_", "OPAL_", "ORTE_", "PRTE_", "PMIX_", "SLURM", "PBS_", "LSB_", "THP_"};
 
 template <typename Range>
 bool has_prefix(std::string_view name, const Range& prefixes) {
