@@ -91,7 +91,7 @@ Config training_config(const fs::path& folder, Model model, int num_ranks) {
   config.run.steps = 1'000'000;
   config.model.config = (folder / (is_large ? "large" : "unet") / "config.json").string();
   config.data.train = {(folder / (is_large ? "large.h5" : "step.h5")).string()};
-  config.batch.global = (is_large ? 1 : 8) * num_ranks;
+  config.batch.global = int64_t{is_large ? 1 : 8} * num_ranks;
   config.eval.every_steps = 0;
   config.sample.count = 0;
   config.checkpoint.every_steps = 0;

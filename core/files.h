@@ -19,6 +19,8 @@ class File {
   ~File();
   File(File&& other) noexcept;
   File& operator=(File&& other) noexcept;
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
 
   [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
   [[nodiscard]] uint64_t size_bytes() const;

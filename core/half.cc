@@ -1,6 +1,5 @@
 #include "core/half.h"
 
-#include <algorithm>
 #include <bit>
 
 #if defined(__x86_64__)

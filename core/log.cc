@@ -10,7 +10,6 @@
 
 #include <spdlog/pattern_formatter.h>
 #include <spdlog/sinks/basic_file_sink.h>
-#include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
 #include "core/error.h"
@@ -27,6 +26,8 @@ class ConsoleSink : public spdlog::sinks::base_sink<std::mutex> {
   ~ConsoleSink() override {
     if (!status_.empty()) put(kErase);
   }
+  ConsoleSink(const ConsoleSink&) = delete;
+  ConsoleSink& operator=(const ConsoleSink&) = delete;
 
   [[nodiscard]] int columns() const { return terminal_ ? terminal_->columns() : 0; }
 

@@ -13,6 +13,8 @@ class Terminal {
   ~Terminal();
   Terminal(Terminal&& other) noexcept;
   Terminal& operator=(Terminal&& other) noexcept;
+  Terminal(const Terminal&) = delete;
+  Terminal& operator=(const Terminal&) = delete;
 
   // Its width now (a person may change it); 80 where it does not say.
   [[nodiscard]] int columns() const;

@@ -21,7 +21,7 @@ class BatchSchedule {
     int64_t global_batch = 1;
   };
 
-  // NOLINTNEXTLINE(google-explicit-constructor): a number is a constant schedule.
+  // Not explicit: a number is a constant schedule.
   BatchSchedule(int64_t global_batch) : BatchSchedule(global_batch, {}) {}
   // REQUIRES: global_batch >= 1; `growth` ascending in both members, beyond 0 and global_batch.
   BatchSchedule(int64_t global_batch, const std::vector<Growth>& growth);

@@ -1,6 +1,5 @@
 #include "data/hdf5_attributes.h"
 
-#include <algorithm>
 #include <cstring>
 #include <string_view>
 

@@ -1,6 +1,5 @@
 #include "data/image.h"
 
-#include <array>
 #include <string_view>
 
 #include "core/error.h"

@@ -8,6 +8,7 @@
 #include <mutex>
 #include <stop_token>
 #include <thread>
+#include <utility>
 
 #include "core/error.h"
 
@@ -30,7 +31,7 @@ struct BatchLoader::Impl {
   Impl(const LatentDataset& the_dataset, const GlobalBatchSampler& the_sampler, Options the_options)
       : dataset(the_dataset),
         sampler(the_sampler),
-        options(the_options),
+        options(std::move(the_options)),
         thread([this](const std::stop_token& stop) { run(stop); }) {}
 
   void run(const std::stop_token& stop) noexcept {
@@ -93,7 +94,7 @@ BatchLoader::BatchLoader(const LatentDataset& dataset, const GlobalBatchSampler&
   check(options.micro >= 1 && options.num_ranks >= 1, "loader options out of range");
   check(options.num_ahead >= 1 && options.first_step >= 1, "loader options out of range");
   (void)rank_share(sampler, options, options.first_step);
-  impl_ = std::make_unique<Impl>(dataset, sampler, options);
+  impl_ = std::make_unique<Impl>(dataset, sampler, std::move(options));
 }
 
 BatchLoader::~BatchLoader() = default;

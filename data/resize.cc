@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <numbers>
-#include <string>
 #include <vector>
 
 #include "core/error.h"
@@ -44,8 +43,10 @@ std::vector<Taps> make_taps(int64_t in_size, int64_t out_size, Extent part) {
   std::vector<double> exact;
   for (int64_t i = 0; i < part.count; ++i) {
     const double centre = (static_cast<double>(part.first + i) + 0.5) * scale;
+    // NOLINTBEGIN(bugprone-incorrect-roundings): Pillow rounds so.
     const int64_t first = std::max<int64_t>(static_cast<int64_t>(centre - support + 0.5), 0);
     const int64_t end = std::min(static_cast<int64_t>(centre + support + 0.5), in_size);
+    // NOLINTEND(bugprone-incorrect-roundings)
     exact.clear();
     double sum = 0.0;
     for (int64_t x = 0; x < end - first; ++x) {

@@ -51,7 +51,7 @@ void convert(std::span<const std::byte> bytes, std::span<Out> out) {
   for (size_t i = 0; i < out.size(); ++i) {
     Stored value;
     std::memcpy(&value, bytes.data() + i * sizeof(Stored), sizeof(Stored));
-    out[i] = static_cast<Out>(value);
+    out[i] = static_cast<Out>(value);  // NOLINT(bugprone-signed-char-misuse): a number, no text
   }
 }
 

@@ -23,7 +23,7 @@ struct Outcome {
   std::exception_ptr error;
 };
 
-Outcome describe(std::exception_ptr error) {
+Outcome describe(const std::exception_ptr& error) {
   Outcome outcome;
   outcome.code = static_cast<int>(ExitCode::kOther);
   outcome.error = error;

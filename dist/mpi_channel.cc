@@ -82,6 +82,7 @@ void MpiChannel::broadcast(void* data, size_t num_bytes, int root, std::string_v
 
 void MpiChannel::max(std::span<int64_t> values, std::string_view what) {
   MPI_Request request = MPI_REQUEST_NULL;
+  // NOLINTNEXTLINE(mpi-type-mismatch): it compares with long's own name in MPI.
   check_mpi(MPI_Iallreduce(MPI_IN_PLACE, values.data(), static_cast<int>(values.size()),
                            MPI_INT64_T, MPI_MAX, comm(), &request));
   wait(request, what);

@@ -3,7 +3,6 @@
 #include <array>
 #include <cerrno>
 #include <cstdint>
-#include <functional>
 #include <string>
 
 #include <fcntl.h>
@@ -23,10 +22,14 @@ struct Address {
 };
 
 struct Descriptor {
-  int value = -1;
+  Descriptor() = default;
   ~Descriptor() {
     if (value >= 0) close(value);
   }
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+
+  int value = -1;
 };
 
 // Both return 0 or errno.

@@ -1,7 +1,6 @@
 #include "launcher/config_schema.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "core/error.h"
 
@@ -362,8 +361,8 @@ std::vector<ConfigKey> make_schema() {
 }  // namespace
 
 const std::vector<ConfigKey>& config_schema() {
-  static const std::vector<ConfigKey> schema = make_schema();
-  return schema;
+  static const std::vector<ConfigKey> kSchema = make_schema();
+  return kSchema;
 }
 
 const ConfigKey* find_config_key(std::string_view name) {

@@ -36,16 +36,16 @@ bool grows(std::string_view key, const Config& now, const Config& then) {
 
 // An absent key of an exclusive pair has no value to show.
 std::string shown(const ConfigKey& key, const Config& config) {
-  static const Config defaults;
+  static const Config kDefaults;
   const ConfigValue value = key.get(config);
   const bool absent =
-      key.presence == ConfigKey::Presence::kUnlessDefault && value == key.get(defaults);
+      key.presence == ConfigKey::Presence::kUnlessDefault && value == key.get(kDefaults);
   return absent ? "not set" : toml_text(value);
 }
 }  // namespace
 
 std::string write_config(const Config& config) {
-  static const Config defaults;
+  static const Config kDefaults;
   std::string text = "# Every key with its value; a CONFIG in its own right.\n";
   std::string_view table;
   for (const ConfigKey& key : config_schema()) {
@@ -54,7 +54,9 @@ std::string write_config(const Config& config) {
       text += "\n[" + std::string(table) + "]\n";
     }
     const ConfigValue value = key.get(config);
-    if (key.presence == ConfigKey::Presence::kUnlessDefault && value == key.get(defaults)) continue;
+    if (key.presence == ConfigKey::Presence::kUnlessDefault && value == key.get(kDefaults)) {
+      continue;
+    }
     text += std::string(key.leaf()) + " = " + toml_text(value) + "\n";
   }
   return text;

@@ -8,7 +8,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "core/error.h"
 #include "core/formatted.h"
 #include "dist/mpi_environment.h"
 #include "dist/mpi_facts.h"

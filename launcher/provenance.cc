@@ -12,7 +12,6 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "core/files.h"
 #include "dist/mpi_environment.h"
 #include "launcher/build_facts.h"
 #include "launcher/rank_environment.h"

@@ -16,11 +16,11 @@ namespace {
 namespace fs = std::filesystem;
 
 std::vector<RunFacts::Key> keys_of(const Config& config) {
-  static const Config defaults;
+  static const Config kDefaults;
   std::vector<RunFacts::Key> keys;
   for (const ConfigKey& key : config_schema()) {
     const ConfigValue value = key.get(config);
-    const ConfigValue usual = key.get(defaults);
+    const ConfigValue usual = key.get(kDefaults);
     const bool is_optional = key.presence == ConfigKey::Presence::kUnlessDefault;
     if (is_optional && value == usual) continue;
     keys.push_back({.name = std::string(key.name),

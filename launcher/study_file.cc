@@ -206,13 +206,13 @@ class StudyReader {
   void read_keys(const toml::node& node) {
     const auto* table = node.as_table();
     if (table == nullptr) fail(node.source(), "grid.keys must be a table, [grid.keys].");
-    static const std::set<std::string_view> own = {
+    static const std::set<std::string_view> kOwn = {
         "run.steps", "run.epochs",          "run.seed",
         "run.dir",   "batch.global",        "batch.per_rank",
         "optim.lr",  "optim.lr_base_batch", "lr_schedule.warmup_steps"};
     for (const auto& [key, values] : *table) {
       const std::string name(key.str());
-      if (own.contains(name)) {
+      if (kOwn.contains(name)) {
         fail(key.source(), name + " is set by the study itself: use study.* and grid.*.");
       }
       if (find_config_key(name) == nullptr) {

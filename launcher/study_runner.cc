@@ -14,7 +14,6 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "core/log.h"
 #include "launcher/config_file.h"
 
 namespace trireme {

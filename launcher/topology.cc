@@ -4,8 +4,6 @@
 #include <cstdlib>
 #include <fstream>
 #include <set>
-#include <sstream>
-#include <string>
 
 #include <hwloc.h>
 

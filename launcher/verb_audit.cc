@@ -152,7 +152,7 @@ void print_json(const AuditArguments& arguments, int64_t num_compared,
                                 {"recorded", difference->recorded},
                                 {"recomputed", difference->recomputed}};
   }
-  std::cout << json.dump() << std::endl;
+  std::cout << json.dump() << '\n' << std::flush;
 }
 
 int audit(MpiEnvironment& mpi, AuditArguments arguments) {

@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <filesystem>
 #include <functional>
 #include <iostream>
@@ -72,7 +71,7 @@ void print_json(std::optional<int64_t> step, const Evaluation& evaluation) {
   if (step) line.add("step", *step);
   for (const auto& [name, value] : evaluation.losses) line.add(name.c_str(), value);
   for (const auto& score : evaluation.scores) line.add(score.name.c_str(), score.value);
-  std::cout << line.text() << std::endl;
+  std::cout << line.text() << '\n' << std::flush;
 }
 
 void add_rows(ReportTable& table, const std::string& heading, const EvalMetrics& metrics,

@@ -136,7 +136,7 @@ void add_curves(const std::vector<ReportedRun>& runs, const std::vector<std::str
     for (const auto& [name, column] : run.record.eval.columns) eval_columns.insert(name);
     for (const auto& [name, column] : run.record.train.columns) train_columns.insert(name);
   }
-  const std::pair<const char*, Kind> kMain[] = {
+  constexpr std::pair<const char*, Kind> kMain[] = {
       {"val_loss", Kind::kEval}, {"val_loss_ema", Kind::kEval}, {"loss", Kind::kTrain}};
   for (const auto& [column, kind] : kMain) {
     std::vector<Chart> charts;

@@ -102,7 +102,7 @@ Chart step_time_chart(const RunRecord& run) {
               .note = "Means; without evaluation and checkpoint.",
               .x = axis_of(Abscissa::kSteps),
               .y = {.low = 0.0, .format = ChartAxis::Format::kSeconds}};
-  const std::pair<const char*, const char*> kParts[] = {
+  constexpr std::pair<const char*, const char*> kParts[] = {
       {"step_seconds", "whole step"},
       {"data_seconds", "waiting for data"},
       {"comm_exposed_seconds", "exposed communication"}};
@@ -142,7 +142,7 @@ ChartAxis axis_of(Abscissa abscissa) {
 
 std::vector<double> places(const RunRecord& run, const MetricTable& table, Abscissa abscissa) {
   if (abscissa == Abscissa::kSteps) return table.steps;
-  const auto values = abscissa == Abscissa::kSamples ? run.train.column("samples") : run.elapsed();
+  auto values = abscissa == Abscissa::kSamples ? run.train.column("samples") : run.elapsed();
   if (&table == &run.train) return values;
   // An evaluation stands where the training step of its number ended.
   std::vector<double> result;

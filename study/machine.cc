@@ -30,7 +30,7 @@ const Preset& find_preset(const std::vector<Preset>& presets, std::string_view n
 // in MosaicML's diffusion repository (A100), fitted as t = fixed + batch x time a sample.
 const std::vector<GpuPreset>& gpu_presets() {
   using enum GpuGeneration;
-  static const std::vector<GpuPreset> presets = {
+  static const std::vector<GpuPreset> kPresets = {
       {"a100", kAmpere, 312, 80, 2039, 240, 8, false, 25, 0.28, 30, 2.0},
       {"h100", kHopper, 989, 80, 3350, 370.8, 8, true, 50, 0.37, 26, 3.0},
       {"h200", kHopper, 989, 141, 4800, 370.8, 8, true, 50, 0.38, 26, 3.8},
@@ -41,16 +41,16 @@ const std::vector<GpuPreset>& gpu_presets() {
       {"cpu", kHost, 0.1, 8, 20, 17, 1 << 20, false, 1.25, 0.5, 5, 0.05,
        static_cast<int>(std::thread::hardware_concurrency())},
   };
-  return presets;
+  return kPresets;
 }
 
 const std::vector<NetworkPreset>& network_presets() {
-  static const std::vector<NetworkPreset> presets = {
+  static const std::vector<NetworkPreset> kPresets = {
       {"infiniband-ndr", 50.0, 1.0}, {"infiniband-hdr", 25.0, 1.0}, {"infiniband-xdr", 100.0, 1.0},
       {"efa-400g", 50.0, 3.0},       {"ethernet-400g", 50.0, 2.0},  {"ethernet-100g", 12.5, 2.0},
       {"ethernet-25g", 3.125, 3.0},  {"ethernet-10g", 1.25, 4.0},
   };
-  return presets;
+  return kPresets;
 }
 
 const GpuPreset& find_gpu(std::string_view name) {

@@ -1,6 +1,5 @@
 #include "study/unet_cost.h"
 
-#include <algorithm>
 #include <string>
 
 #include "study/cost_builder.h"

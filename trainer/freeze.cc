@@ -87,12 +87,12 @@ std::vector<std::regex> compile(const std::vector<std::string>& patterns) {
 }  // namespace
 
 const std::vector<std::string>& freeze_groups() {
-  static const std::vector<std::string> names = [] {
+  static const std::vector<std::string> kNames = [] {
     std::vector<std::string> result;
     for (const auto& group : kGroups) result.emplace_back(group.name);
     return result;
   }();
-  return names;
+  return kNames;
 }
 
 std::vector<bool> select_trained(const std::vector<std::string>& names,

@@ -215,7 +215,7 @@ CheckpointState open_checkpoint(const fs::path& folder, Verify verify) {
 
 std::optional<fs::path> newest_checkpoint(const fs::path& checkpoints) {
   for (const int64_t step : steps_in(checkpoints)) {
-    const fs::path folder = checkpoints / folder_name(step);
+    fs::path folder = checkpoints / folder_name(step);
     try {
       (void)open_checkpoint(folder, Verify::kChecksums);
       return folder;

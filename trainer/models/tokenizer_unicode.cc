@@ -59,7 +59,6 @@ constexpr std::array<Capitals, 10> kNewCapitals = {{{0x1c89, 0x1c89, 1},
 
 constexpr char32_t kCapitalIWithDot = 0x130;
 constexpr char32_t kCombiningDotAbove = 0x307;
-constexpr char32_t kReplacement = 0xfffd;
 
 bool contains(std::span<const Range> ranges, char32_t c) {
   return std::ranges::any_of(ranges, [c](const Range& r) { return r.first <= c && c <= r.last; });
@@ -111,7 +110,7 @@ std::u32string decode_utf8(std::string_view text) {
   result.reserve(text.size());
   for (int64_t i = 0; i < size;) {
     UChar32 c = 0;
-    U8_NEXT_OR_FFFD(bytes, i, size, c);
+    U8_NEXT_OR_FFFD(bytes, i, size, c);  // NOLINT(bugprone-inc-dec-in-conditions): in the macro
     result += static_cast<char32_t>(c);
   }
   return result;

@@ -153,7 +153,8 @@ void parse_embeddings(ConfigReader& reader, UNetConfig& config, int64_t first_ch
   config.sinusoid_order =
       reader.boolean("flip_sin_to_cos", true) ? SinusoidOrder::kCosSin : SinusoidOrder::kSinCos;
   config.freq_shift = reader.number("freq_shift", 0.0, -1e6, 1e6);
-  if (config.freq_shift == static_cast<double>(first_channels / 2)) {
+  const int64_t half = first_channels / 2;
+  if (config.freq_shift == static_cast<double>(half)) {
     reader.fail("freq_shift", "it must not be half of the first block's channels");
   }
   config.time_embed_dim = reader.has("time_embedding_dim")
