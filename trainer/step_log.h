@@ -62,6 +62,8 @@ class StepLog {
   };
   explicit StepLog(const Options& options);
   ~StepLog();  // Takes the progress line away.
+  StepLog(const StepLog&) = delete;
+  StepLog& operator=(const StepLog&) = delete;
 
   void step(const StepResult& result);
   void evaluation(int64_t step, const EvalMetrics& metrics);

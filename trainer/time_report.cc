@@ -1,6 +1,7 @@
 #include "trainer/time_report.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -148,7 +149,7 @@ std::vector<std::string> time_table(const TimeReport& report) {
 }
 
 std::string duration_text(double seconds) {
-  const auto total = static_cast<long long>(std::clamp(seconds, 0.0, 1e12) + 0.5);
+  const long long total = std::llround(std::clamp(seconds, 0.0, 1e12));
   if (total >= 86400) return formatted("%lldd%02lldh", total / 86400, total / 3600 % 24);
   if (total >= 3600) return formatted("%lldh%02lldm", total / 3600, total / 60 % 60);
   return formatted("%lldm%02llds", total / 60, total % 60);

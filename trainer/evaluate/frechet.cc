@@ -63,7 +63,8 @@ void add_terms_within(const at::Tensor& x, std::vector<KernelTerm>& terms) {
   const int64_t blocks = std::min((count + kKernelRows - 1) / kKernelRows, count / 2);
   double pairs = 0;
   for (int64_t b = 0; b < blocks; ++b) {
-    const auto n = static_cast<double>((count - b + blocks - 1) / blocks);
+    const int64_t rows = (count - b + blocks - 1) / blocks;
+    const auto n = static_cast<double>(rows);
     pairs += n * (n - 1);
   }
   for (int64_t b = 0; b < blocks; ++b) {

@@ -121,7 +121,7 @@ std::optional<at::Tensor> read_rows(const fs::path& file, int64_t count, int64_t
   std::error_code ignored;
   if (!fs::exists(file, ignored)) return std::nullopt;
   try {
-    const at::Tensor rows = SafetensorsReader(file).read("features");
+    at::Tensor rows = SafetensorsReader(file).read("features");
     if (rows.dim() == 2 && rows.size(0) == count && rows.size(1) == width &&
         rows.scalar_type() == at::kFloat) {
       return rows;
