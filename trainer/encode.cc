@@ -33,7 +33,7 @@ namespace fs = std::filesystem;
 using std::to_string;
 
 constexpr int64_t kCaptionGroup = 16;
-constexpr int64_t kPixelsTogether = 512 * 512;
+constexpr int64_t kPixelsTogether = int64_t{512} * 512;
 constexpr int64_t kMaxBatch = 32;
 constexpr int64_t kMaxWorkers = 16;
 constexpr int64_t kMaxResolution = 8192;
@@ -290,7 +290,7 @@ void Packer::encode_captions(int64_t group) const {
 
 void Packer::write_latent(int64_t row, const at::Tensor& moments) const {
   const auto halves = moments.chunk(2, 0);
-  const at::Tensor mean = halves[0];  // (C, h, w)
+  const at::Tensor& mean = halves[0];  // (C, h, w)
   at::Tensor stored;
   if (options_.kind == LatentKind::kMoments) {
     stored = torch::cat({mean, halves[1].clamp(-kMaxHalf, kMaxHalf)});  // (2C, h, w)

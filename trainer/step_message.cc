@@ -9,7 +9,7 @@ namespace {
 // After three numbers a piece: digits of two norms, stop requests, two halves of the gradient's
 // checksum; then, exchanged later, two halves of the parameters' one.
 constexpr int64_t kBounded = kNumDigits;
-constexpr int64_t kStop = 2 * kNumDigits;
+constexpr int64_t kStop = int64_t{2} * kNumDigits;
 constexpr int64_t kGradientChecksum = kStop + 1;
 constexpr int64_t kTail = kGradientChecksum + 2;
 constexpr int64_t kHalf = int64_t{1} << 32;

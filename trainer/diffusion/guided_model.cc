@@ -39,7 +39,7 @@ at::Tensor GuidedModel::operator()(const at::Tensor& x, double time) const {
   const int64_t rows = is_guided_ ? 2 * x.size(0) : x.size(0);
   const at::Tensor times =
       torch::full({rows}, time, torch::dtype(torch::kFloat).device(x.device()));
-  const at::Tensor output =
+  at::Tensor output =
       model_.forward(is_guided_ ? torch::cat({x, x}) : x, times, condition_, std::nullopt)
           .to(x.scalar_type());
   if (!is_guided_) return output;

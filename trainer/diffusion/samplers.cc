@@ -66,7 +66,7 @@ at::Tensor ancestral(const SamplingPlan& plan, size_t i, const at::Tensor& x, co
 at::Tensor heun(const SamplingPlan& plan, size_t i, const at::Tensor& x, const at::Tensor& x_0,
                 const SamplerCalls& calls) {
   const SamplingStep& step = plan.steps[i];
-  const at::Tensor predicted = first_order(step, x, x_0);
+  at::Tensor predicted = first_order(step, x, x_0);
   if (i + 1 == plan.steps.size() || step.to.spread == 0.0) return predicted;
   const SamplingStep& next = plan.steps[i + 1];
   const at::Tensor x_0_next =

@@ -90,7 +90,7 @@ class ClipTextModelImpl final : public ClipTextModel {
   // such as a whole CLIPModel.
   std::string current_name(const std::string& stored) const {
     constexpr std::string_view kPrefix = "text_model.";
-    const std::string name = stored.starts_with(kPrefix) ? stored.substr(kPrefix.size()) : stored;
+    std::string name = stored.starts_with(kPrefix) ? stored.substr(kPrefix.size()) : stored;
     if (name == "embeddings.position_ids" || name == "logit_scale") return "";
     if (name.starts_with("vision_model.") || name.starts_with("visual_projection.")) return "";
     if (name == "text_projection.weight" && config_.pooled == Pooled::kHidden) return "";

@@ -57,7 +57,7 @@ void change_if_finite(const at::Tensor& grad_scale, const std::vector<at::Tensor
   change();
   const at::Tensor is_finite = grad_scale.isfinite();
   for (size_t i = 0; i < tensors.size(); ++i) {
-    at::Tensor tensor = tensors[i];
+    const at::Tensor& tensor = tensors[i];
     tensor.copy_(torch::where(is_finite, tensor, before[i]));
   }
 }
