@@ -38,9 +38,23 @@ foreach(_shell_and_file "bash bash-completion/completions/trireme" "zsh zsh/site
   install(FILES ${_made} DESTINATION ${CMAKE_INSTALL_DATADIR}/${_folder} RENAME ${_name})
 endforeach()
 
-# LibTorch beside the program, for images and other machines; for CUDA with NVIDIA's libraries.
-file(GLOB _library_folders ${LibTorch_ROOT}/lib ${LibTorch_ROOT}/../nvidia/*/lib ${LibTorch_ROOT}/../torch.libs)
-foreach(_folder ${_library_folders})
+# LibTorch beside the program, for images and other machines; for CUDA with NVIDIA's libraries. A program
+# for CPUs takes of a CUDA build what libtorch_cpu.so needs.
+if(LibTorch_CUDA)
+  set(_left_out "libtorch_python[^/]*$")
+  set(_of_nvidia "\\.so[^/]*$")
+else()
+  set(_left_out "(libtorch_python|libtorch\\.so|_cuda|nvrtc|nvshmem)[^/]*$")
+  set(_of_nvidia "lib(cudart|cupti)\\.so[^/]*$")
+endif()
+foreach(_folder ${LibTorch_ROOT}/lib ${LibTorch_ROOT}/../torch.libs)
+  if(EXISTS ${_folder})
+    install(DIRECTORY ${_folder}/ DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT libtorch EXCLUDE_FROM_ALL
+      FILES_MATCHING PATTERN "*.so*" REGEX "${_left_out}" EXCLUDE)
+  endif()
+endforeach()
+file(GLOB _folders ${LibTorch_ROOT}/../nvidia/*/lib)
+foreach(_folder ${_folders})
   install(DIRECTORY ${_folder}/ DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT libtorch EXCLUDE_FROM_ALL
-    FILES_MATCHING PATTERN "*.so*" PATTERN "libtorch_python.so" EXCLUDE)
+    FILES_MATCHING REGEX "${_of_nvidia}")
 endforeach()
