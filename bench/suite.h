@@ -12,8 +12,8 @@ namespace trireme::bench {
 enum class Unit { kSeconds, kPerSecond };  // Of display; samples are seconds per operation.
 
 // Something to compare with: another case of the worker, one of LibTorch's own in a worker that
-// leaves LibTorch's memory as it is by default (launcher/main.cc asks for huge pages), or one of the
-// Python peer, as it is by default as well.
+// leaves LibTorch's memory as it is by default (launcher/main.cc asks for huge pages), or one of
+// the Python peer, as it is by default as well.
 struct Peer {
   enum class Where { kWorker, kPlainWorker, kPython };
   std::string label;

@@ -23,19 +23,14 @@ float convert(uint16_t half) noexcept {
 }
 
 [[gnu::always_inline]] inline bool all_finite_here(std::span<const float> values) noexcept {
-  constexpr uint32_t kInfinity = 0x7f800000U;
   uint32_t found = 0;
   while (values.size() >= kBlock) {
     uint32_t bad = 0;
-    for (size_t i = 0; i < kBlock; ++i) {
-      bad |= (std::bit_cast<uint32_t>(values[i]) & kInfinity) == kInfinity ? 1U : 0U;
-    }
+    for (size_t i = 0; i < kBlock; ++i) bad |= is_not_finite(values[i]);
     found |= bad;
     values = values.subspan(kBlock);
   }
-  for (const float value : values) {
-    found |= (std::bit_cast<uint32_t>(value) & kInfinity) == kInfinity ? 1U : 0U;
-  }
+  for (const float value : values) found |= is_not_finite(value);
   return found == 0;
 }
 

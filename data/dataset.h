@@ -65,8 +65,8 @@ class LatentDataset {
   // For a model that takes text: InputError naming the first file without it. Call at set-up.
   virtual void require_text() const = 0;
   // For a model that takes class labels: InputError naming the first file without them, or the
-  // first of up to 2^24 labels of a bucket that is not below `num_classes` (0: any will do). Call at
-  // set-up.
+  // first of up to 2^24 labels of a bucket that is not below `num_classes` (0: any will do). Call
+  // at set-up.
   virtual void require_labels(int64_t num_classes) const = 0;
   [[nodiscard]] virtual bool has_add_time_ids() const noexcept = 0;
   [[nodiscard]] virtual bool has_labels() const noexcept = 0;

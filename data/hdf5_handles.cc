@@ -42,9 +42,9 @@ void throw_error(std::string_view doing, std::source_location where) {
   std::string_view file = where.file_name();
   if (const size_t slash = file.rfind("data/"); slash != file.npos) file.remove_prefix(slash);
   const std::string reason = last_error();
-  throw InputError("HDF5 could not " + std::string(doing) + ": " + reason + ". " +
-                   remedy_of(reason, "Check that the file is whole (h5ls, `trireme inspect --verify`)") +
-                   "; raised in " + std::string(file) + ":" +
-                   std::to_string(where.line()) + ".");
+  throw InputError(
+      "HDF5 could not " + std::string(doing) + ": " + reason + ". " +
+      remedy_of(reason, "Check that the file is whole (h5ls, `trireme inspect --verify`)") +
+      "; raised in " + std::string(file) + ":" + std::to_string(where.line()) + ".");
 }
 }  // namespace trireme::hdf5

@@ -47,7 +47,8 @@ class Scope {
 [[nodiscard]] std::string last_error();
 
 // What to do about a file of which HDF5 says `reason`. A version unknown to it is that of a newer
-// library: h5py with libver="latest" writes such files. `otherwise`: where the reason tells nothing.
+// library: h5py with libver="latest" writes such files. `otherwise`: where the reason tells
+// nothing.
 [[nodiscard]] std::string remedy_of(std::string_view reason, std::string_view otherwise);
 
 [[noreturn]] void throw_error(std::string_view doing, std::source_location where);

@@ -53,7 +53,8 @@ void check_rows(const StoredArray& array, int64_t num_samples) {
   }
 }
 
-// Calls visit(row, its elements) for the first `num_rows` rows of integers, which are read in blocks.
+// Calls visit(row, its elements) for the first `num_rows` rows of integers, which are read in
+// blocks.
 template <typename Visit>
 void visit_rows(const StoredArray& array, int64_t num_rows, const Visit& visit) {
   const auto width = static_cast<size_t>(array.row_elements());
@@ -64,7 +65,8 @@ void visit_rows(const StoredArray& array, int64_t num_rows, const Visit& visit) 
     block.resize(static_cast<size_t>(count) * width);
     array.read_integers(first, count, block);
     for (int64_t i = 0; i < count; ++i) {
-      visit(first + i, std::span<const int64_t>(block).subspan(static_cast<size_t>(i) * width, width));
+      visit(first + i,
+            std::span<const int64_t>(block).subspan(static_cast<size_t>(i) * width, width));
     }
   }
 }
@@ -139,8 +141,8 @@ void LatentFile::open_file() {
     const std::string why = hdf5::last_error();
     throw InputError(
         "the dataset file \"" + path().string() + "\" cannot be opened as HDF5: " + why + ". " +
-        hdf5::remedy_of(
-            why, "Check that this is a latent file, whole, made by `trireme pack` or h5py") +
+        hdf5::remedy_of(why,
+                        "Check that this is a latent file, whole, made by `trireme pack` or h5py") +
         ".");
   }
   file_ = hdf5::FileHandle(id);
@@ -317,15 +319,14 @@ void LatentFile::check_captions(const LatentBucket& bucket) const {
 }
 
 void LatentFile::check_labels(const LatentBucket& bucket, int64_t num_classes) const {
-  visit_rows(
-      *bucket.labels, std::min(bucket.num_samples, kMaxScannedLabels),
-      [&](int64_t row, std::span<const int64_t> label) {
-        if (label[0] >= 0 && label[0] < num_classes) return;
-        throw InputError(bucket.labels->describe() + ", row " + std::to_string(row) + ": label " +
-                         std::to_string(label[0]) + " is outside the model's " +
-                         std::to_string(num_classes) +
-                         " classes (num_class_embeds). Number classes from 0.");
-      });
+  visit_rows(*bucket.labels, std::min(bucket.num_samples, kMaxScannedLabels),
+             [&](int64_t row, std::span<const int64_t> label) {
+               if (label[0] >= 0 && label[0] < num_classes) return;
+               throw InputError(bucket.labels->describe() + ", row " + std::to_string(row) +
+                                ": label " + std::to_string(label[0]) + " is outside the model's " +
+                                std::to_string(num_classes) +
+                                " classes (num_class_embeds). Number classes from 0.");
+             });
 }
 
 void LatentFile::check_caption_row(const LatentBucket& bucket, int64_t row,

@@ -1,10 +1,10 @@
 #include "data/latent_math.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstdint>
 
 #include "core/error.h"
+#include "core/half.h"
 #include "core/vector_math.h"
 
 namespace trireme {
@@ -18,11 +18,10 @@ constexpr size_t kBlock = 32;  // A constant trip count, so that loops vectorise
 
 [[gnu::always_inline]] inline bool shift_and_scale_here(std::span<float> values, float shift,
                                                         float scale) noexcept {
-  constexpr uint32_t kInfinity = 0x7f800000U;
   uint32_t found = 0;
   const auto apply = [&](float& value) {
     value = (value - shift) * scale;
-    return (std::bit_cast<uint32_t>(value) & kInfinity) == kInfinity ? 1U : 0U;
+    return is_not_finite(value);
   };
   for (; values.size() >= kBlock; values = values.subspan(kBlock)) {
     uint32_t bad = 0;

@@ -98,8 +98,8 @@ CommunicationThread::~CommunicationThread() {
   thread_.join();
 }
 
-std::unique_ptr<Work> CommunicationThread::start(std::function<void()> operation,
-                                                 const char* name, Start when) {
+std::unique_ptr<Work> CommunicationThread::start(std::function<void()> operation, const char* name,
+                                                 Start when) {
   auto task = std::make_shared<Task>(std::move(operation), name, when);
   {
     const std::lock_guard lock(mutex_);

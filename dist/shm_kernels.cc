@@ -35,11 +35,11 @@ void combine(const T* a, const T* b, T* to, T* also, int64_t count) {
 
 // In one pass, which for two ranks takes a third less time than to go by a block.
 template <ReduceOp op, typename T>
-void reduce_pair(std::span<const std::byte* const> sources, std::span<std::byte* const> destinations,
-                 int64_t num_elements) {
+void reduce_pair(std::span<const std::byte* const> sources,
+                 std::span<std::byte* const> destinations, int64_t num_elements) {
   combine<op>(reinterpret_cast<const T*>(sources[0]), reinterpret_cast<const T*>(sources[1]),
-              reinterpret_cast<T*>(destinations.front()),
-              reinterpret_cast<T*>(destinations.back()), num_elements);
+              reinterpret_cast<T*>(destinations.front()), reinterpret_cast<T*>(destinations.back()),
+              num_elements);
 }
 
 template <ReduceOp op, typename T>

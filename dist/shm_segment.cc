@@ -36,7 +36,7 @@ struct Descriptor {
 int create_file(size_t size_bytes, Descriptor& file, Address& address) {
   file.value = memfd_create("trireme", MFD_CLOEXEC);
   if (file.value < 0 || ftruncate(file.value, static_cast<off_t>(size_bytes)) != 0) return errno;
-  struct stat status {};
+  struct stat status{};
   if (fstat(file.value, &status) != 0) return errno;
   address = {.process = getpid(),
              .descriptor = file.value,
@@ -51,7 +51,7 @@ int open_file(const Address& address, Descriptor& file) {
       "/proc/" + std::to_string(address.process) + "/fd/" + std::to_string(address.descriptor);
   file.value = open(path.c_str(), O_RDWR | O_CLOEXEC);
   if (file.value < 0) return errno;
-  struct stat status {};
+  struct stat status{};
   if (fstat(file.value, &status) != 0) return errno;
   return status.st_dev == address.device && status.st_ino == address.inode ? 0 : ESTALE;
 }

@@ -67,8 +67,8 @@ ConfigDifference compare_for_resume(const Config& now, const Config& then) {
   for (const ConfigKey& key : config_schema()) {
     if (key.get(now) == key.get(then) || !touches(key, now, then)) continue;
     if (grows(key.name, now, then)) {
-      difference.growth = std::string(key.name) + " grows from " + shown(key, then) + " to " +
-                          shown(key, now);
+      difference.growth =
+          std::string(key.name) + " grows from " + shown(key, then) + " to " + shown(key, now);
       continue;
     }
     difference.keys.push_back(std::string(key.name) + ": " + shown(key, now) + " here, " +

@@ -172,8 +172,8 @@ class StudyReader {
   }
 
   void read_forks(std::string_view key, const toml::node& node) {
-    for (const auto& folder : list<std::string>(
-             key, node, [&](const toml::node& item) { return text(key, item); })) {
+    for (const auto& folder :
+         list<std::string>(key, node, [&](const toml::node& item) { return text(key, item); })) {
       options_.forks.push_back(read_start(folder));
     }
   }

@@ -116,8 +116,7 @@ void report_cost(const Session& session, const RunFacts& facts, int ranks, Repor
                                     ", activations of a micro-batch " + bytes(activations));
   const double pass_seconds = cost.forward_seconds / ranks;
   const double training = pass_seconds * training_passes(config, facts);
-  const double evaluation =
-      pass_seconds * static_cast<double>(evaluation_passes(config, facts));
+  const double evaluation = pass_seconds * static_cast<double>(evaluation_passes(config, facts));
   const int64_t evaluations = num_evaluations(config, facts.plan.steps);
   const double evaluating = static_cast<double>(evaluations) * evaluation;
   table.row("time", "about " + format_duration(training + evaluating) + " on " +
@@ -125,8 +124,7 @@ void report_cost(const Session& session, const RunFacts& facts, int ranks, Repor
                         " that compute like this process: training " + format_duration(training) +
                         ", " + format_plural(evaluations, "evaluation") + " of " +
                         format_duration(evaluation) + ", without samples and scores (" +
-                        format_rounded(cost.forward_seconds) +
-                        " s a forward pass of one sample)");
+                        format_rounded(cost.forward_seconds) + " s a forward pass of one sample)");
 }
 
 std::string warmup_text(const RunPlan& plan) {

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <regex>
 #include <set>
 #include <string>
 
@@ -123,10 +122,9 @@ void add_chart(const std::vector<ReportedRun>& runs, const std::vector<std::stri
 
 // Each band has a chart of its own here, since its lines are runs.
 std::string title_with_band(const std::string& column) {
-  static const std::regex kBand(".+_band_([0-9]+)");
-  std::smatch match;
   const std::string title = internal::title_of(column);
-  return std::regex_match(column, match, kBand) ? title + ", band " + match[1].str() : title;
+  const auto band = internal::band_of(column);
+  return band ? title + ", band " + std::to_string(band->number) : title;
 }
 
 void add_curves(const std::vector<ReportedRun>& runs, const std::vector<std::string>& labels,

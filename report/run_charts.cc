@@ -67,14 +67,12 @@ Chart evaluation_chart(const RunRecord& run, const std::string& column, int hue)
   return chart;
 }
 
-// Columns NAME_band_0, NAME_band_1, … of evaluations, from little to much noise.
+// A chart for each group of bands.
 void add_band_charts(const RunRecord& run, std::vector<Chart>& charts,
                      std::set<std::string>& drawn) {
-  static const std::regex kBand("(.+)_band_([0-9]{1,6})");
   std::map<std::string, std::map<int, std::string>> groups;
   for (const auto& [name, column] : run.eval.columns) {
-    std::smatch match;
-    if (std::regex_match(name, match, kBand)) groups[match[1]][std::stoi(match[2])] = name;
+    if (const auto band = band_of(name)) groups[band->name][band->number] = name;
   }
   for (const auto& [name, bands] : groups) {
     const std::string general = name + "_band_0";
@@ -237,6 +235,13 @@ std::string title_of(const std::string& column) {
   if (!title.empty() && title[0] >= 'a' && title[0] <= 'z')
     title[0] = static_cast<char>(title[0] - 'a' + 'A');
   return title;
+}
+
+std::optional<TimestepBand> band_of(const std::string& column) {
+  static const std::regex kBand("(.+)_band_([0-9]{1,6})");
+  std::smatch match;
+  if (!std::regex_match(column, match, kBand)) return std::nullopt;
+  return TimestepBand{.name = match[1], .number = std::stoi(match[2])};
 }
 
 std::string note_of(std::string_view kind, const std::string& column) {

@@ -1,5 +1,6 @@
 #pragma once
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -35,6 +36,12 @@ enum class Abscissa { kSteps, kSamples, kSeconds };
 [[nodiscard]] std::vector<Chart> charts_of(const RunRecord& run);
 // "grad_norm" as a title: "Gradient norm"; unknown names with spaces for underscores.
 [[nodiscard]] std::string title_of(const std::string& column);
+// NAME and K of a column NAME_band_K: a part of the timesteps, from little to much noise.
+struct TimestepBand {
+  std::string name;
+  int number = 0;
+};
+[[nodiscard]] std::optional<TimestepBand> band_of(const std::string& column);
 // The sentence that says what it is; empty for unknown ones. `kind`: "train" or "eval".
 [[nodiscard]] std::string note_of(std::string_view kind, const std::string& column);
 

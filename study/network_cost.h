@@ -20,7 +20,7 @@ struct LayerCost {
   enum class Input { kHidden, kData } input = Input::kHidden;
   // kFrozen: nor one of its weight.
   enum class Weight { kTrained, kFrozen } weight = Weight::kTrained;
-  int64_t fan_in = 0;  // Inputs that make one output, in a product with a weight.
+  int64_t fan_in = 0;                // Inputs that make one output, in a product with a weight.
   std::vector<int64_t> frozen = {};  // Elements of the tensors that are there but not trained.
   [[nodiscard]] double backward_macs() const {
     return (input == Input::kHidden ? macs : 0.0) + (weight == Weight::kTrained ? macs : 0.0);

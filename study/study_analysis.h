@@ -31,7 +31,7 @@ struct Setting {
 struct BatchResult {
   int64_t batch = 0;
   std::string variant;
-  const Setting* best = nullptr;        // Fewest samples to target, else lowest final metric.
+  const Setting* best = nullptr;             // Fewest samples to target, else lowest final metric.
   std::optional<MeanInterval> samples = {};  // Of `best`; absent where a seed missed the target.
   std::optional<MeanInterval> final_value = {};
   // Of final values over those of the variant's smallest batch with the same seed, less 1.
@@ -86,7 +86,7 @@ struct StudyAnalysis {
   std::optional<CommonNumbers> common;          // Over all pairs of settings,
   std::optional<CommonNumbers> common_rates;    // those of one batch,
   std::optional<CommonNumbers> common_batches;  // and those of different batches.
-  std::vector<LargestLossless> lossless;  // By variant, of those with finished runs.
+  std::vector<LargestLossless> lossless;        // By variant, of those with finished runs.
   std::vector<RankScaling> scaling;
   // Largest relative difference of a step's loss between runs that differ in ranks only; absent
   // where there are none.

@@ -24,7 +24,7 @@ struct RunStart {
 // What a study file asks for (docs/study.md).
 struct StudyOptions {
   std::string name = "study";
-  std::string dir;     // Empty: "studies/NAME".
+  std::string dir;              // Empty: "studies/NAME".
   std::string config;           // The CONFIG that every run starts from.
   std::vector<RunStart> forks;  // Or the checkpoints, with the configurations of their runs.
   std::string metric = "val_loss";

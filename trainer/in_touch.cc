@@ -81,9 +81,9 @@ void run_in_touch(MpiEnvironment& mpi, const std::function<void(WorkReport&)>& w
     const bool is_finished = worker.wait_for(kPeriod);
     const bool has_failed = is_finished && worker.error() != nullptr;
     const bool wants_stop = stop_wanted() && stop_wanted()();
-    std::array<double, 4> state = {
-        is_finished ? 0.0 : 1.0, static_cast<double>(mine.num_done_.load()),
-        has_failed ? 1.0 : 0.0, wants_stop ? 1.0 : 0.0};
+    std::array<double, 4> state = {is_finished ? 0.0 : 1.0,
+                                   static_cast<double>(mine.num_done_.load()),
+                                   has_failed ? 1.0 : 0.0, wants_stop ? 1.0 : 0.0};
     mpi.all_reduce_sum(state);
     all_finished = state[0] == 0.0;
     stops = stops || (state[3] > 0 && !all_finished);  // What is finished is not thrown away.

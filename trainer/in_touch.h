@@ -10,8 +10,8 @@ namespace trireme {
 // What a piece of work tells of itself. Used by the thread that works.
 class WorkReport {
  public:
-  // `count` more units are done. Throws where another rank has failed or work is to stop, so that it
-  // ends.
+  // `count` more units are done. Throws where another rank has failed or work is to stop, so that
+  // it ends.
   void advance(int64_t count);
 
  private:
@@ -24,9 +24,9 @@ class WorkReport {
 // Thrown on all ranks by run_in_touch() where a WorkStopper ended the work.
 struct WorkStopped {};
 
-// While it lives, work in touch ends soon on all ranks once `wanted`, called twice a second, is true
-// on any of them: nobody waits for the end of an evaluation that takes longer than a job's grace.
-// One at a time, on the thread that calls run_in_touch().
+// While it lives, work in touch ends soon on all ranks once `wanted`, called twice a second, is
+// true on any of them: nobody waits for the end of an evaluation that takes longer than a job's
+// grace. One at a time, on the thread that calls run_in_touch().
 class WorkStopper {
  public:
   explicit WorkStopper(std::function<bool()> wanted);

@@ -198,14 +198,11 @@ ExitCode Trainer::train() {
 // What is due after a step: its evaluation, what that decides, its checkpoint.
 void Trainer::conclude_step() {
   const bool evaluates = is_evaluation_due() || state_.owes_evaluation;
+  watch_.begin_step();
+  if (evaluates && !stop_agreed_) evaluate();
   // A stop may leave less time than an evaluation takes: its checkpoint comes first, and the next
   // start evaluates.
   state_.owes_evaluation = evaluates && stop_agreed_;
-  watch_.begin_step();
-  if (evaluates && !stop_agreed_) {
-    evaluate();
-    state_.owes_evaluation = stop_agreed_;
-  }
   const bool stops = watch_.stops_early();
   if (stops && log_) log_->event(state_.step, "early_stop");  // Before it is saved.
   const bool is_last = state_.step == plan_.steps;

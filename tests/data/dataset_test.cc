@@ -305,20 +305,14 @@ TEST_F(DatasetTest, TextRowsRunOverTheFiles) {
 
 TEST_F(DatasetTest, TextIsAbsentUnlessEveryFileHasIt) {
   EXPECT_FALSE(open({"minimal", "half"})->text().has_value());
-  EXPECT_THAT(
-      [&] {
-        open({"minimal", "half"})->require_text();
-      },
-      ThrowsMessage<InputError>(AllOf(HasSubstr("half.h5"), HasSubstr("cross-attention"))));
+  EXPECT_THAT([&] { open({"minimal", "half"})->require_text(); },
+              ThrowsMessage<InputError>(AllOf(HasSubstr("half.h5"), HasSubstr("cross-attention"))));
   EXPECT_NO_THROW(open({"minimal"})->require_text());
 }
 
 TEST_F(DatasetTest, TextOfDifferentWidthsIsRefused) {
-  EXPECT_THAT(
-      [&] {
-        (void)open({"minimal", "other_width"});
-      },
-      ThrowsMessage<InputError>(AllOf(HasSubstr("(2, 4)"), HasSubstr("(2, 3)"))));
+  EXPECT_THAT([&] { (void)open({"minimal", "other_width"}); },
+              ThrowsMessage<InputError>(AllOf(HasSubstr("(2, 4)"), HasSubstr("(2, 3)"))));
 }
 
 TEST_F(DatasetTest, MomentsAreSampledClampedThenScaled) {
@@ -489,11 +483,8 @@ TEST_F(DatasetTest, SummariesTellWhatAFileHolds) {
 
 TEST_F(DatasetTest, ModelWithCrossAttentionNeedsText) {
   const auto dataset = open({"half"});
-  EXPECT_THAT(
-      [&] {
-        (void)make_training_batch(*dataset, {.use_text = true}, 1, 0, {{0, 0}});
-      },
-      ThrowsMessage<InputError>(HasSubstr("prompt_embeds")));
+  EXPECT_THAT([&] { (void)make_training_batch(*dataset, {.use_text = true}, 1, 0, {{0, 0}}); },
+              ThrowsMessage<InputError>(HasSubstr("prompt_embeds")));
   EXPECT_NO_THROW((void)make_training_batch(*dataset, {.use_text = false}, 1, 0, {{0, 0}}));
 }
 }  // namespace

@@ -88,8 +88,7 @@ TEST_F(CommunicationThreadTest, ALazyOperationThatNobodyWaitsForIsRunWhenItsWork
 }
 
 TEST_F(CommunicationThreadTest, AfterALazyOperationThatThrewAllFail) {
-  const auto bad =
-      thread_.start([] { throw LostError("rank 3 is gone"); }, "small", Start::kLazy);
+  const auto bad = thread_.start([] { throw LostError("rank 3 is gone"); }, "small", Start::kLazy);
   EXPECT_THROW(bad->wait(), LostError);
   EXPECT_THROW((void)thread_.start(note(1)), LostError);
   EXPECT_THROW((void)thread_.start(note(2), "small", Start::kLazy), LostError);

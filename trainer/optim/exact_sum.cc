@@ -93,7 +93,8 @@ void ExactSum::add(double value) noexcept {
       digits_.back() += static_cast<double>(rest);
       return;
     }
-    digits_[static_cast<size_t>(j)] += static_cast<double>(static_cast<unsigned>(rest) & kDigitMask);
+    digits_[static_cast<size_t>(j)] +=
+        static_cast<double>(static_cast<unsigned>(rest) & kDigitMask);
   }
 }
 

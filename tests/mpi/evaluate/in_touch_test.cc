@@ -75,7 +75,9 @@ TEST(InTouchTest, AStopDoesNotThrowAwayWhatIsFinished) {
 }
 
 TEST(InTouchTest, AStopperIsGoneWithItsScope) {
-  { const WorkStopper stopper([] { return true; }); }
+  {
+    const WorkStopper stopper([] { return true; });
+  }
   EXPECT_NO_THROW(run_in_touch(world(), [](WorkReport& report) {
     std::this_thread::sleep_for(std::chrono::milliseconds(700));  // Longer than a period.
     report.advance(1);

@@ -11,9 +11,9 @@
 
 namespace trireme {
 namespace {
+using test::world;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using test::world;
 
 NamedParameters three_parameters() {
   return {{"a", torch::ones({4})}, {"b", torch::ones({2, 3})}, {"c", torch::ones({5})}};
