@@ -1,5 +1,6 @@
 #include "trainer/optim/elementwise_kernels.h"
 
+#include <array>
 #include <cmath>
 #include <vector>
 
@@ -78,6 +79,25 @@ TEST(ElementwiseKernelsTest, SumOfSquaresIsExactWhereDoublesAre) {
   const std::vector<float> threes(kCount, 3.0F);
   EXPECT_EQ(block_sum_of_squares(threes.data(), kCount), 9.0 * kCount);
   EXPECT_EQ(block_sum_of_squares(threes.data(), 0), 0.0);
+}
+
+// Bits of norms are part of a trajectory: whatever instructions add the squares, the order is this.
+TEST(ElementwiseKernelsTest, SumOfSquaresAddsInTheStatedOrder) {
+  constexpr size_t kLanes = 16;
+  std::vector<float> values(515);
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = std::ldexp(std::sin(static_cast<float>(i)), static_cast<int>(i % 37) - 18);
+  }
+  for (const size_t n : {1, 7, 15, 16, 17, 31, 32, 255, 256, 257, 512, 515}) {
+    std::array<double, kLanes> sums = {};
+    for (size_t i = 0; i < n; ++i) {
+      sums[i % kLanes] += static_cast<double>(values[i]) * static_cast<double>(values[i]);
+    }
+    for (size_t half = kLanes / 2; half > 0; half /= 2) {
+      for (size_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+    }
+    EXPECT_EQ(block_sum_of_squares(values.data(), static_cast<int64_t>(n)), sums[0]) << n;
+  }
 }
 }  // namespace
 }  // namespace trireme::internal

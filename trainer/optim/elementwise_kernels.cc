@@ -24,6 +24,8 @@
 
 namespace trireme::internal {
 namespace {
+// The intrinsics' maskz forms keep GCC from warning of its own undefined operands.
+//
 // Adam by hand for two vector widths: a compiler that minds errno does not vectorise sqrt, and more
 // than one pass costs twice the time. Each function updates whole vectors and returns how many
 // elements that were; the operations and their order are those of adam_plain.
@@ -89,6 +91,84 @@ AdamFunction choose_adam() {
 #endif
   return adam_plain;
 }
+
+// Squares by hand too: for blocks of 256 a compiler's lanes, added up in memory, take longer than
+// the memory read. Partial sums and their order are those of squares_plain.
+constexpr int64_t kLanes = 16;
+using SquaresFunction = double (*)(const float*, int64_t);
+
+// Adds the squares of values [from, n) to the lanes of their indices.
+void add_tail(const float* values, int64_t from, int64_t n, double* lanes) {
+  for (int64_t i = from; i < n; ++i) {
+    const auto value = static_cast<double>(values[i]);
+    lanes[i % kLanes] += value * value;
+  }
+}
+
+double squares_plain(const float* values, int64_t n) {
+  double lanes[kLanes] = {};
+  add_tail(values, 0, n, lanes);
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  }
+  return lanes[0];
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx"))) double pairwise_sum(__m256d lanes) {
+  const __m128d two = _mm256_castpd256_pd128(lanes) + _mm256_extractf128_pd(lanes, 1);
+  return two[0] + two[1];
+}
+
+__attribute__((target("avx512f"))) double squares_avx512(const float* values, int64_t n) {
+  __m512d low = _mm512_setzero_pd();
+  __m512d high = _mm512_setzero_pd();
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const __m512d a = _mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(values + i));
+    const __m512d b = _mm512_maskz_cvtps_pd(0xff, _mm256_loadu_ps(values + i + 8));
+    low += a * a;
+    high += b * b;
+  }
+  if (i < n) {
+    double lanes[kLanes];
+    _mm512_storeu_pd(lanes, low);
+    _mm512_storeu_pd(lanes + 8, high);
+    add_tail(values, i, n, lanes);
+    low = _mm512_loadu_pd(lanes);
+    high = _mm512_loadu_pd(lanes + 8);
+  }
+  const __m512d eight = low + high;
+  return pairwise_sum(_mm512_maskz_extractf64x4_pd(0xf, eight, 0) +
+                      _mm512_maskz_extractf64x4_pd(0xf, eight, 1));
+}
+
+__attribute__((target("avx"))) double squares_avx(const float* values, int64_t n) {
+  __m256d parts[4] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int64_t part = 0; part < 4; ++part) {
+      const __m256d value = _mm256_cvtps_pd(_mm_loadu_ps(values + i + 4 * part));
+      parts[part] += value * value;
+    }
+  }
+  if (i < n) {
+    double lanes[kLanes];
+    for (int64_t part = 0; part < 4; ++part) _mm256_storeu_pd(lanes + 4 * part, parts[part]);
+    add_tail(values, i, n, lanes);
+    for (int64_t part = 0; part < 4; ++part) parts[part] = _mm256_loadu_pd(lanes + 4 * part);
+  }
+  return pairwise_sum((parts[0] + parts[2]) + (parts[1] + parts[3]));
+}
+#endif
+
+SquaresFunction choose_squares() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f")) return squares_avx512;
+  if (__builtin_cpu_supports("avx")) return squares_avx;
+#endif
+  return squares_plain;
+}
 }  // namespace
 
 void adam_update(const AdamFactors& factors, float scale, int64_t n, float* params,
@@ -140,24 +220,8 @@ void average_update(float decay, float one_minus_decay, int64_t n, float* __rest
   for (int64_t i = 0; i < n; ++i) averages[i] = decay * averages[i] + one_minus_decay * params[i];
 }
 
-TRIREME_VECTOR_CLONES
-double block_sum_of_squares(const float* __restrict values, int64_t n) noexcept {
-  constexpr int64_t kLanes = 16;
-  double sums[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) {
-      const auto value = static_cast<double>(values[i + lane]);
-      sums[lane] += value * value;
-    }
-  }
-  for (; i < n; ++i) {
-    const auto value = static_cast<double>(values[i]);
-    sums[i % kLanes] += value * value;
-  }
-  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
-    for (int64_t lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
-  }
-  return sums[0];
+double block_sum_of_squares(const float* values, int64_t n) noexcept {
+  static const SquaresFunction sum = choose_squares();
+  return sum(values, n);
 }
 }  // namespace trireme::internal
