@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <memory>
 #include <new>
 
 #include <CLI/CLI.hpp>
@@ -55,6 +56,32 @@ std::string unknown_verb(const CLI::App& app, int argc, const char* const* argv)
          (nearest.empty() ? "" : "; did you mean '" + nearest + "'?");
 }
 
+// --help as a person reads it: a letter for a number, the words that can be chosen, and nothing of
+// limits and of what goes with what, which errors tell.
+class HelpFormatter final : public CLI::Formatter {
+  std::string make_option_opts(const CLI::Option* option) const override {
+    if (option->get_type_size() == 0) return {};
+    std::string value = option->get_type_name();
+    const auto starts_with = [&](std::string_view type) {
+      return std::string_view(value).starts_with(type);
+    };
+    if (starts_with("INT") || starts_with("UINT")) {
+      value = "N";
+    } else if (starts_with("FLOAT")) {
+      value = "X";
+    } else if (starts_with("TEXT")) {
+      const size_t choices = value.find(":{");
+      const std::string name = option->get_positional() ? "" : "TEXT";
+      value = choices == std::string::npos ? name : value.substr(choices + 1);
+    }
+    if (!option->get_default_str().empty()) value += "=" + option->get_default_str();
+    const bool is_repeated = option->get_expected_max() == CLI::detail::expected_max_vector_size;
+    if (is_repeated) value += value.empty() ? "..." : " ...";
+    if (option->get_required() && !option->get_positional()) value += " (required)";
+    return value.empty() ? value : " " + value;
+  }
+};
+
 int usage_error(const CLI::App& app, const std::string& text) {
   std::string command = "trireme";
   for (const CLI::App* verb : app.get_subcommands()) command += " " + verb->get_name();
@@ -86,6 +113,15 @@ int parse_command_line(CLI::App& app, int argc, const char* const* argv) {
   if (const std::string text = unknown_verb(app, argc, argv); !text.empty()) {
     return usage_error(app, text);
   }
+  const auto formatter = std::make_shared<HelpFormatter>();
+  formatter->column_width(28);
+  const std::function<void(CLI::App&)> set_formatter = [&](CLI::App& verb) {
+    verb.formatter(formatter);
+    for (CLI::App* below : verb.get_subcommands([](CLI::App*) { return true; })) {
+      set_formatter(*below);
+    }
+  };
+  set_formatter(app);
   try {
     app.parse(argc, argv);
     return -1;

@@ -95,6 +95,18 @@ TEST_F(CommandLineTest, HelpIsNoError) {
   EXPECT_EQ(errors_, "");
 }
 
+TEST_F(CommandLineTest, HelpSaysWhatAPersonNeedsToType) {
+  int ranks = 0;
+  std::string format;
+  CLI::App* verb = app_.get_subcommand("train");
+  CLI::Option* slurm = verb->add_flag("--slurm");
+  verb->add_option("-n", ranks, "Ranks")->check(CLI::Range(1, 8))->needs(slurm);
+  verb->add_option("--format", format, "Of the file")->check(CLI::IsMember({"a", "b"}))->required();
+  EXPECT_EQ(parse({"train", "--help"}), 0);
+  EXPECT_THAT(output_, AllOf(HasSubstr("CONFIG    "), HasSubstr("-n N    "),
+                             HasSubstr("--format {a,b} (required)")));
+}
+
 TEST_F(CommandLineTest, ErrorsReturnTheirCodeInOneParagraph) {
   EXPECT_EQ(run([]() -> int { throw InputError("FILE is\ntruncated.\n"); }), 3);
   EXPECT_EQ(errors_, "error: FILE is truncated.\n");
