@@ -39,8 +39,12 @@ struct Recorded {
   std::string parameters;
   double loss = 0.0;
 };
-// By step.
-using Record = std::map<int64_t, Recorded>;
+struct Record {
+  std::map<int64_t, Recorded> steps;
+  // run.steps from each start on, by the step before it: it may grow at a resume, and with it the
+  // schedule of the learning rate.
+  std::map<int64_t, int64_t> lengths;
+};
 
 Record read_record(const fs::path& run) {
   const fs::path file = run / "metrics.jsonl";
@@ -49,12 +53,18 @@ Record read_record(const fs::path& run) {
   Record record;
   for (std::string line; std::getline(stream, line);) {
     const Json json = Json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (!json.is_object() || json.value("kind", "") != "train") continue;
-    if (!json.contains("step") || !json["step"].is_number_integer()) continue;
+    if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) continue;
+    const int64_t step = json["step"].get<int64_t>();
+    const std::string kind = json.value("kind", "");
+    const std::string what = json.value("what", "");
+    if (kind == "event" && (what == "start" || what == "resume") && json.contains("steps")) {
+      record.lengths[step] = json["steps"].get<int64_t>();
+    }
+    if (kind != "train") continue;
     const bool has_loss = json.contains("loss") && json["loss"].is_number();
-    record[json["step"].get<int64_t>()] = {.gradients = json.value("grad_checksum", ""),
-                                           .parameters = json.value("param_checksum", ""),
-                                           .loss = has_loss ? json["loss"].get<double>() : 0.0};
+    record.steps[step] = {.gradients = json.value("grad_checksum", ""),
+                          .parameters = json.value("param_checksum", ""),
+                          .loss = has_loss ? json["loss"].get<double>() : 0.0};
   }
   return record;
 }
@@ -79,8 +89,8 @@ std::optional<fs::path> checkpoint_at(const fs::path& run, int64_t from) {
 
 void check_stretch(const Record& record, const AuditArguments& arguments) {
   for (int64_t step = arguments.from + 1; step <= arguments.to; ++step) {
-    const auto found = record.find(step);
-    if (found == record.end() || found->second.gradients.empty() ||
+    const auto found = record.steps.find(step);
+    if (found == record.steps.end() || found->second.gradients.empty() ||
         found->second.parameters.empty()) {
       throw UsageError(arguments.run + "/metrics.jsonl has no checksums of step " +
                        std::to_string(step) +
@@ -155,31 +165,84 @@ void print_json(const AuditArguments& arguments, int64_t num_compared,
   std::cout << json.dump() << '\n' << std::flush;
 }
 
+// Steps after `from` up to `to` that one configuration made.
+struct Stretch {
+  int64_t from = 0;
+  int64_t to = 0;
+  Config config;
+  std::optional<fs::path> resume;
+};
+
+std::vector<Stretch> stretches_of(const AuditArguments& arguments, const Config& config,
+                                  const Record& record) {
+  Stretch stretch{.from = arguments.from,
+                  .to = arguments.to,
+                  .config = config,
+                  .resume = checkpoint_at(arguments.run, arguments.from)};
+  std::vector<Stretch> stretches;
+  for (const auto& [begin, length] : record.lengths) {
+    if (begin >= arguments.to) break;
+    auto& run = stretch.config.run;
+    const bool is_other = !(run.epochs == 0.0 && run.steps == length);
+    if (begin > arguments.from && is_other) {
+      stretches.push_back(stretch);
+      stretches.back().to = begin;
+      stretch.from = begin;
+      try {
+        stretch.resume = checkpoint_at(arguments.run, begin);
+      } catch (const UsageError&) {
+        throw UsageError(arguments.run + ": the run's steps became " + std::to_string(length) +
+                         " after step " + std::to_string(begin) +
+                         ", and the checkpoint of that step "
+                         "is gone. Audit --to " +
+                         std::to_string(begin) + ", or --from a later checkpoint.");
+      }
+    }
+    run.steps = length;
+    run.epochs = 0.0;
+  }
+  stretches.push_back(stretch);
+  return stretches;
+}
+
+// The first step of a stretch that differs. Collective.
+std::optional<Difference> recompute(MpiEnvironment& mpi, const Stretch& stretch,
+                                    const std::string& device, const Record& record) {
+  std::optional<Session> session;
+  mpi.run_on_all_ranks([&] {
+    if (stretch.resume && mpi.rank() == 0) {
+      (void)open_checkpoint(*stretch.resume, Verify::kChecksums);
+    }
+    session = open_session(stretch.config, device);
+  });
+  Trainer trainer(
+      mpi, std::move(*session),
+      {.run_dir = {}, .config_toml = {}, .resume = stretch.resume, .on_summed_gradients = {}});
+  std::optional<Difference> difference;
+  while (!difference && trainer.step() < stretch.to) {
+    const StepResult now = trainer.run_step();  // Equal on all ranks: so is what follows.
+    difference = compare(record.steps.at(now.step), now);
+  }
+  return difference;
+}
+
 int audit(MpiEnvironment& mpi, AuditArguments arguments) {
   log::configure(mpi.rank(), mpi.world_size());
-  const fs::path run = arguments.run;
-  Config config;
   Record record;
-  std::optional<fs::path> resume;
+  std::vector<Stretch> stretches;
   mpi.run_on_all_ranks([&] {
-    config = load_config(run / "config.toml").config;
-    record = read_record(run);
-    if (arguments.to == 0 && !record.empty()) arguments.to = record.rbegin()->first;
+    const Config config = load_config(fs::path(arguments.run) / "config.toml").config;
+    record = read_record(arguments.run);
+    if (arguments.to == 0 && !record.steps.empty()) arguments.to = record.steps.rbegin()->first;
     check_stretch(record, arguments);
-    resume = checkpoint_at(run, arguments.from);
-    if (resume && mpi.rank() == 0) (void)open_checkpoint(*resume, Verify::kChecksums);
+    stretches = stretches_of(arguments, config, record);
   });
   const std::string device = choose_device(mpi);
-  std::optional<Session> session;
-  mpi.run_on_all_ranks([&] { session = open_session(config, device); });
-  Trainer trainer(mpi, std::move(*session),
-                  {.run_dir = {}, .config_toml = {}, .resume = resume, .on_summed_gradients = {}});
   std::optional<Difference> difference;
-  while (!difference && trainer.step() < arguments.to) {
-    const StepResult now = trainer.run_step();  // Equal on all ranks: so is what follows.
-    difference = compare(record.at(now.step), now);
+  for (const Stretch& stretch : stretches) {
+    if (!difference) difference = recompute(mpi, stretch, device, record);
   }
-  const int64_t num_compared = trainer.step() - arguments.from;
+  const int64_t num_compared = (difference ? difference->step : arguments.to) - arguments.from;
   if (mpi.rank() == 0 && arguments.output == OutputFormat::kJson) {
     print_json(arguments, num_compared, difference);
   } else if (mpi.rank() == 0) {

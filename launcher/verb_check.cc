@@ -94,6 +94,17 @@ double num_optimizer_states(const OptimOptions& optim) {
   }
 }
 
+// Copies of the gradients, besides the gradients, that their reduction needs: one that slices are
+// exchanged through (with 16 bits two of half the size), and a sum for each level of a rank's own
+// part of the tree.
+double num_reduction_copies(const Config& config, const RunPlan& plan, int ranks) {
+  const bool is_tree = config.parallel.shards > 0;
+  const bool exchanges =
+      ranks > 1 && (is_tree || config.parallel.reduce_precision != Precision::kFp32);
+  return (exchanges ? 1.0 : 0.0) +
+         (is_tree ? std::log2(static_cast<double>(plan.pieces_per_rank)) : 0.0);
+}
+
 void report_cost(const Session& session, const RunFacts& facts, int ranks, ReportTable& table) {
   const Config& config = session.config;
   const ParameterCount parameters = count_parameters(*session.model, config.freeze);
@@ -104,16 +115,18 @@ void report_cost(const Session& session, const RunFacts& facts, int ranks, Repor
       num_optimizer_states(config.optim) * trained / (config.parallel.shard_optimizer ? ranks : 1);
   const double ema =
       config.ema.decay > 0.0 ? trained / (config.parallel.shard_optimizer ? ranks : 1) : 0.0;
+  const double reduction = num_reduction_copies(config, facts.plan, ranks) * trained;
   const auto weights = 4.0 * static_cast<double>(parameters.all);
   const double activations = cost.activation_bytes * static_cast<double>(facts.plan.micro);
   table.heading("model and cost");
   table.row("parameters",
             format_count(parameters.all) + ", trained " + format_count(parameters.trained));
-  table.row("memory of a rank", "about " + bytes(weights + trained + states + ema + activations) +
-                                    ": weights " + bytes(weights) + ", gradients " +
-                                    bytes(trained) + ", optimizer " + bytes(states) +
-                                    (ema > 0.0 ? ", EMA " + bytes(ema) : "") +
-                                    ", activations of a micro-batch " + bytes(activations));
+  table.row("memory of a rank",
+            "about " + bytes(weights + trained + reduction + states + ema + activations) +
+                ": weights " + bytes(weights) + ", gradients " + bytes(trained) +
+                (reduction > 0.0 ? ", their reduction " + bytes(reduction) : "") + ", optimizer " +
+                bytes(states) + (ema > 0.0 ? ", EMA " + bytes(ema) : "") +
+                ", activations of a micro-batch " + bytes(activations));
   const double pass_seconds = cost.forward_seconds / ranks;
   const double training = pass_seconds * training_passes(config, facts);
   const double evaluation = pass_seconds * static_cast<double>(evaluation_passes(config, facts));

@@ -67,12 +67,12 @@ def write_config(path, model, dataset, run_dir, /, **tables):
     return path
 
 
-def run(ranks, *arguments, timeout=120, code=0):
+def run(ranks, *arguments, timeout=120, code=0, environment=None):
     """Runs trireme on `ranks` ranks (0: without mpirun); asserts the exit code; returns the process."""
     command = [TRIREME, *map(str, arguments)]
     if ranks:
         command = [*MPIRUN, "-np", str(ranks), *command]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(command, env=ENVIRONMENT | (environment or {}), capture_output=True, text=True, timeout=timeout)
     assert code is None or done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
 

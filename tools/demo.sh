@@ -23,10 +23,9 @@ fine_tune() {
 
 weights_of() { sha256sum "$1/checkpoints/latest/unet/diffusion_pytorch_model.safetensors" | cut -d' ' -f1; }
 
-# on_ranks N RUN_DIR: the short run. By mpirun and not `launch`, which gives fewer ranks more threads each:
-# bits are equal for an equal number of threads only.
+# on_ranks N RUN_DIR: the short run.
 on_ranks() {
-  OMP_NUM_THREADS=1 exec mpirun --allow-run-as-root --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 \
+  exec mpirun --allow-run-as-root --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 \
     -np "$1" "$trireme" train configs/demo_signature.toml --run-dir "$2"
 }
 

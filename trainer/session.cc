@@ -189,6 +189,7 @@ std::vector<SampleRepeats> sample_repeats(const LatentDataset& dataset, const Da
 
 Session open_session(Config config, const std::string& device,
                      const std::filesystem::path& weights) {
+  if (device == "cpu" && config.parallel.shards > 0) torch::set_num_threads(1);
   Session session;
   session.device = device;
   session.dataset = LatentDataset::open(paths_of(config.data.train));

@@ -64,7 +64,9 @@ struct Session {
 [[nodiscard]] std::vector<SampleRepeats> sample_repeats(const LatentDataset& dataset,
                                                         const DataOptions& data);
 
-// Opens everything and checks that it fits together. `weights` as for open_model(). Throws
+// Opens everything and checks that it fits together. `weights` as for open_model(). With
+// parallel.shards on the CPU this process computes on one thread from then on, whatever
+// OMP_NUM_THREADS says: how kernels round depends on how many threads share them. Throws
 // UsageError and InputError; call inside MpiEnvironment::run_on_all_ranks.
 [[nodiscard]] Session open_session(Config config, const std::string& device,
                                    const std::filesystem::path& weights = {});

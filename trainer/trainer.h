@@ -23,6 +23,7 @@
 #include "trainer/optim/optimizer.h"
 #include "trainer/phase_clock.h"
 #include "trainer/precision.h"
+#include "trainer/reduce/checksum.h"
 #include "trainer/reduce/gradient_buckets.h"
 #include "trainer/reduce/gradient_reducer.h"
 #include "trainer/reduce/parameter_gather.h"
@@ -95,6 +96,7 @@ class Trainer {
   [[nodiscard]] bool bounds_values() const { return config_.optim.max_grad_value > 0; }
   void clip_values();
   [[nodiscard]] at::Tensor clip_factor() const;
+  [[nodiscard]] at::Tensor checksum_share(Checksummed what) const;
   void wait_for_parameters();
   void exchange_average();
   [[nodiscard]] StepResult read_step();

@@ -85,7 +85,9 @@ void Trainer::announce() const {
   const bool is_reproducible = config_.parallel.shards > 0;
   log::info("run    " + options_.run_dir.string() + " on " + hosts_text(hosts) + ": " +
             plural(mpi_.world_size(), "rank") + " (" + std::string(comm_->backend()) + "), " +
-            session_.device.substr(0, session_.device.find(':')));
+            session_.device.substr(0, session_.device.find(':')) +
+            (session_.device == "cpu" ? ", " + plural(torch::get_num_threads(), "thread") + " each"
+                                      : ""));
   log::info("model  " + source + ": " + millions(num_parameters) + " parameters, " +
             (num_trained == num_parameters ? "all trained" : millions(num_trained) + " trained") +
             formatted(" in %zu bucket%s", buckets_->flat().size(),
@@ -132,6 +134,7 @@ void Trainer::note_start() {
               JsonLine()
                   .add("ranks", static_cast<int64_t>(mpi_.world_size()))
                   .add("hosts", hosts_text(hosts))
+                  .add("steps", plan_.steps)
                   .add("backend", std::string(comm_->backend()))
                   .add("device", session_.device.substr(0, session_.device.find(':')))
                   .add("version", options_.version)

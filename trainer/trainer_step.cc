@@ -144,6 +144,13 @@ void Trainer::clip_values() {
   }
 }
 
+// With shard_optimizer only the slice is this rank's: what the others hold is fetched anew.
+at::Tensor Trainer::checksum_share(Checksummed what) const {
+  const auto& flat = buckets_->flat();
+  return gather_ ? checksum_of(flat, slices_, what)
+                 : replica_checksum(flat, slices_, mpi_.world_size(), what);
+}
+
 void Trainer::update(const StepInFlight& flight) {
   const torch::NoGradGuard no_grad;
   auto& flat = buckets_->flat();
@@ -151,7 +158,7 @@ void Trainer::update(const StepInFlight& flight) {
   const bool has_checksums = config_.parallel.shards > 0;
   message_->digits().copy_(squares_digits(flat, slices_));
   if (has_checksums) {
-    message_->add_gradient_checksum(checksum_of(flat, slices_, Checksummed::kGradients));
+    message_->add_gradient_checksum(checksum_share(Checksummed::kGradients));
   }
   if (bounds_values()) {
     clip_values();
@@ -166,7 +173,7 @@ void Trainer::update(const StepInFlight& flight) {
   optimizer_->step(num_updates, flight.lr, factor);
   scaler_->update(factor.isfinite().logical_not());
   if (has_checksums) {
-    message_->add_parameter_checksum(checksum_of(flat, slices_, Checksummed::kParameters));
+    message_->add_parameter_checksum(checksum_share(Checksummed::kParameters));
     message_->exchange_parameter_checksum();
   }
   if (gather_) gather_->start();  // The last collective of the step: the next forward hides it.

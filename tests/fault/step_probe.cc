@@ -1,12 +1,15 @@
 // What Python tests ask of a training step that `trireme train` does not show:
-//   step_probe flip CONFIG RANK STEP   trains as `trireme train` does and flips one bit of the
-//   summed gradient on
-//                                      one rank at one step (0: at none)
-//   step_probe spoil CONFIG STEP       likewise, and makes a gradient NaN on one rank at that step
-//   step_probe syncs CONFIG            operators that would make the host wait for a device, of
-//   steps 2 to 4 step_probe memory CONFIG           bytes of memory (PSS) that training takes
-//   beside the model, per parameter,
-//                                      as a mean over ranks
+//   step_probe flip CONFIG RANK STEP WHAT OWNER
+//       trains as `trireme train` does and flips one bit of rank RANK's copy of the summed gradient
+//       or the parameters (WHAT: grads, params) at one step (0: at none), in the slice that rank
+//       OWNER stands for
+//   step_probe spoil CONFIG STEP
+//       likewise, and makes a gradient NaN on one rank at that step
+//   step_probe syncs CONFIG
+//       operators that would make the host wait for a device, of steps 2 to 4
+//   step_probe memory CONFIG
+//       bytes of memory (PSS) that training takes beside the model, per parameter, as a mean over
+//       ranks
 #include <cstdlib>
 #include <fstream>
 #include <functional>
@@ -30,10 +33,9 @@
 
 namespace trireme {
 namespace {
-void flip_bit(std::vector<FlatBucket>& buckets, int rank, int world_size) {
-  at::Tensor& grads = buckets.back().grads;
-  auto* words = reinterpret_cast<uint32_t*>(grads.data_ptr<float>());
-  words[grads.numel() / world_size * rank + 11] ^= 1U << 3;
+void flip_bit(const at::Tensor& values, int owner, int world_size) {
+  auto* words = reinterpret_cast<uint32_t*>(values.data_ptr<float>());
+  words[values.numel() / world_size * owner + 11] ^= 1U << 3;
 }
 
 // Trains as `trireme train` does, with `damage` done to one step's summed gradients on one rank.
@@ -109,11 +111,14 @@ int run(MpiEnvironment& mpi, int argc, char** argv) {
   const std::string what = argc > 2 ? argv[1] : "";
   if (what == "syncs") return syncs(mpi, load_config(argv[2]).config);
   if (what == "memory") return memory(mpi, load_config(argv[2]).config);
-  if (what == "flip" && argc == 5) {
-    const int rank = std::atoi(argv[3]);
-    return train_with_damage(
-        mpi, load_config(argv[2]).config, rank, std::atoll(argv[4]),
-        [&](auto& buckets) { flip_bit(buckets, rank, mpi.world_size()); });
+  if (what == "flip" && argc == 7) {
+    const bool in_params = std::string(argv[5]) == "params";
+    const auto flip = [&](const auto& buckets) {
+      const FlatBucket& last = buckets.back();
+      flip_bit(in_params ? last.params : last.grads, std::atoi(argv[6]), mpi.world_size());
+    };
+    return train_with_damage(mpi, load_config(argv[2]).config, std::atoi(argv[3]),
+                             std::atoll(argv[4]), flip);
   }
   if (what == "spoil" && argc == 4) {
     const auto spoil = [](auto& buckets) {

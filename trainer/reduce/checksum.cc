@@ -54,6 +54,21 @@ at::Tensor checksum_of(const std::vector<FlatBucket>& buckets, const std::vector
   return torch::full({}, std::bit_cast<int64_t>(host_total), torch::kLong);
 }
 
+// Of a place the owner's value counts 3 - 2P times and those of the other P - 1 ranks twice each,
+// once in all. At most one factor 2 is in either, so that a flipped bit (2^k with k < 32, times odd
+// numbers) is never lost modulo 2^64.
+at::Tensor replica_checksum(const std::vector<FlatBucket>& buckets,
+                            const std::vector<FlatRange>& own, int num_ranks, Checksummed what) {
+  std::vector<FlatRange> before;
+  std::vector<FlatRange> after;
+  for (size_t b = 0; b < buckets.size(); ++b) {
+    before.push_back({0, own[b].first});
+    after.push_back({own[b].last, buckets[b].params.numel()});
+  }
+  return checksum_of(buckets, own, what) * int64_t{3 - 2 * num_ranks} +
+         (checksum_of(buckets, before, what) + checksum_of(buckets, after, what)) * int64_t{2};
+}
+
 std::string checksum_text(uint64_t checksum) {
   return formatted("%016llx", static_cast<unsigned long long>(checksum));
 }

@@ -18,6 +18,13 @@ enum class Checksummed { kParameters, kGradients };
 [[nodiscard]] at::Tensor checksum_of(const std::vector<FlatBucket>& buckets,
                                      const std::vector<FlatRange>& ranges, Checksummed what);
 
+// What this rank adds to that sum where every rank holds all of the buckets, `own` being the ranges
+// that it stands for: the sum over ranks is the checksum of equal copies at any number of ranks,
+// and a single flipped bit in the copy of any rank, wherever it lies, changes it.
+[[nodiscard]] at::Tensor replica_checksum(const std::vector<FlatBucket>& buckets,
+                                          const std::vector<FlatRange>& own, int num_ranks,
+                                          Checksummed what);
+
 // "0123456789abcdef"
 [[nodiscard]] std::string checksum_text(uint64_t checksum);
 }  // namespace trireme
