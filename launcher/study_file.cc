@@ -206,10 +206,20 @@ class StudyReader {
   void read_keys(const toml::node& node) {
     const auto* table = node.as_table();
     if (table == nullptr) fail(node.source(), "grid.keys must be a table, [grid.keys].");
-    static const std::set<std::string_view> kOwn = {
-        "run.steps", "run.epochs",          "run.seed",
-        "run.dir",   "batch.global",        "batch.per_rank",
-        "optim.lr",  "optim.lr_base_batch", "lr_schedule.warmup_steps"};
+    static const std::set<std::string_view> kOwn = {"run.name",
+                                                    "run.steps",
+                                                    "run.epochs",
+                                                    "run.seed",
+                                                    "run.dir",
+                                                    "batch.global",
+                                                    "batch.per_rank",
+                                                    "optim.lr",
+                                                    "optim.lr_base_batch",
+                                                    "lr_schedule.warmup_steps",
+                                                    "eval.every_steps",
+                                                    "checkpoint.every_steps",
+                                                    "checkpoint.keep",
+                                                    "sample.count"};
     for (const auto& [key, values] : *table) {
       const std::string name(key.str());
       if (kOwn.contains(name)) {

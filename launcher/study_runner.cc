@@ -1,5 +1,6 @@
 #include "launcher/study_runner.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -15,6 +16,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "launcher/config_file.h"
+#include "trainer/session.h"
 
 namespace trireme {
 namespace {
@@ -39,7 +41,7 @@ constexpr int kExecFailed = 127;
   _exit(kExecFailed);
 }
 
-enum class Ending { kExited, kStopped, kDiverged };
+enum class Ending { kExited, kStopped, kDiverged, kNoMetric };
 
 // A started run. SIGCHLD is blocked while it lives, so that waiting for it needs no polling.
 class Child {
@@ -119,6 +121,35 @@ std::string last_error(const fs::path& log_path) {
   const bool is_known = code > 0 && code <= static_cast<int>(ExitCode::kDiverged);
   throw Error(is_known ? static_cast<ExitCode>(code) : ExitCode::kOther, text);
 }
+// What an evaluation depends on counts as if it could stop the run.
+Config watched(Config config, const std::string& metric) {
+  config.early_stopping.metric = metric;
+  config.early_stopping.patience = std::max<int64_t>(1, config.early_stopping.patience);
+  return config;
+}
+
+// Keys that decide the weights or the metric and differ; empty where the run is that of `now`.
+std::string settings_changed(const Config& now, const Config& then, const std::string& metric) {
+  ConfigDifference difference = compare_for_resume(now, then);
+  if (!difference.growth.empty()) difference.keys.push_back(difference.growth);
+  if (difference.keys.empty()) {
+    difference.keys = compare_for_resume(watched(now, metric), watched(then, metric)).keys;
+  }
+  std::string text;
+  for (const auto& key : difference.keys) text += (text.empty() ? "" : "; ") + key;
+  return text;
+}
+
+[[noreturn]] void throw_no_metric(const std::string& metric, const StudyRun& record) {
+  std::string names;
+  for (const auto& name : record.evaluated) names += (names.empty() ? "" : ", ") + name;
+  throw UsageError(
+      "study.metric = \"" + metric + "\" is not among what run " + record.spec.name +
+      " evaluates, which is " +
+      (names.empty() ? "nothing. Give CONFIG validation data (data.validation or "
+                       "data.validation_fraction)."
+                     : names + ". Choose one of these; the run goes on from its checkpoint."));
+}
 }  // namespace
 
 StudyRunner::StudyRunner(const StudyOptions& options, std::string program)
@@ -128,10 +159,42 @@ fs::path StudyRunner::runs_dir() const { return fs::path(options_.directory()) /
 
 fs::path StudyRunner::run_dir(const RunSpec& run) const { return runs_dir() / run.name; }
 
+Config StudyRunner::config_of(const RunSpec& run) const {
+  LoadedConfig loaded =
+      load_config(options_.config_of(run.start), run.sets, run_dir(run).string());
+  ResolvedObjective resolved = resolve_objective(loaded.config, loaded.keys_set);
+  loaded.config.objective = resolved.objective;
+  loaded.config.noise = std::move(resolved.noise);
+  return std::move(loaded.config);
+}
+
+StudyRun StudyRunner::record(const RunSpec& run) const {
+  const fs::path folder = run_dir(run);
+  StudyRun record = read_study_run(folder, run, options_.metric);
+  using State = StudyRun::State;
+  if (record.state != State::kFinished && record.state != State::kDiverged) return record;
+  std::error_code error;
+  if (!fs::exists(folder / "config.toml", error)) {  // Nothing says what it was.
+    record.state = State::kUnfinished;
+    return record;
+  }
+  const Config then = load_config(folder / "config.toml").config;
+  const std::string changed = settings_changed(config_of(run), then, options_.metric);
+  if (!changed.empty()) {
+    throw UsageError("the finished run " + folder.string() +
+                     " was made with other settings than the study now asks for: " + changed +
+                     ". Set these back, choose another study.dir, or remove that folder to run it "
+                     "again.");
+  }
+  if (record.state == State::kFinished && record.evaluations.empty()) {
+    throw_no_metric(options_.metric, record);
+  }
+  return record;
+}
+
 std::vector<StudyRun> StudyRunner::records(std::span<const RunSpec> runs) const {
   std::vector<StudyRun> records;
-  for (const auto& run : runs)
-    records.push_back(read_study_run(run_dir(run), run, options_.metric));
+  for (const auto& run : runs) records.push_back(record(run));
   return records;
 }
 
@@ -149,9 +212,7 @@ void StudyRunner::prepare_branch(const RunSpec& run) const {
     throw UsageError("the checkpoint " + run.start.checkpoint + " cannot be copied to " +
                      checkpoints.string() + ": " + error.message() + ".");
   }
-  const Config config =
-      load_config(options_.config_of(run.start), run.sets, folder.string()).config;
-  write_text_file_atomically(folder / "config.toml", write_config(config));
+  write_text_file_atomically(folder / "config.toml", write_config(config_of(run)));
 }
 
 std::vector<std::string> StudyRunner::command(const RunSpec& run) const {
@@ -169,8 +230,11 @@ std::vector<std::string> StudyRunner::command(const RunSpec& run) const {
 bool StudyRunner::finish(const RunSpec& run, const StopSignal& stop) const {
   const fs::path folder = run_dir(run);
   using State = StudyRun::State;
-  const State before = read_study_run(folder, run, options_.metric).state;
+  const State before = record(run).state;
   if (before == State::kFinished || before == State::kDiverged) return true;
+  const Config config = config_of(run);
+  const bool is_score =  // Not due at every evaluation.
+      std::ranges::count(config.scores.metrics, options_.metric) > 0;
   std::error_code error;
   fs::create_directories(fs::path(options_.directory()) / "logs", error);
   if (error) {
@@ -178,6 +242,7 @@ bool StudyRunner::finish(const RunSpec& run, const StopSignal& stop) const {
                      " cannot be written: " + error.message() + ". Choose another with study.dir.");
   }
   if (!run.start.checkpoint.empty()) prepare_branch(run);
+  fs::remove(folder / "study.json", error);
   const fs::path log_path = fs::path(options_.directory()) / "logs" / (run.name + ".log");
   Child child(command(run), log_path);
   Ending ending = Ending::kExited;
@@ -186,20 +251,29 @@ bool StudyRunner::finish(const RunSpec& run, const StopSignal& stop) const {
     if (stop.requested()) {
       ending = Ending::kStopped;
       child.stop();
-    } else if (looks_diverged(read_study_run(folder, run, options_.metric))) {
+      continue;
+    }
+    const StudyRun now = read_study_run(folder, run, options_.metric);
+    if (looks_diverged(now)) {
       ending = Ending::kDiverged;
+      child.stop();
+    } else if (!is_score && now.evaluations.empty() && !now.evaluated.empty()) {
+      ending = Ending::kNoMetric;
       child.stop();
     }
   }
   const int code = child.exit_code();
   if (ending == Ending::kStopped && code != 0) return false;
-  const bool has_diverged =
-      ending == Ending::kDiverged || code == static_cast<int>(ExitCode::kDiverged) ||
-      (code == 0 && looks_diverged(read_study_run(folder, run, options_.metric)));
+  const StudyRun now = read_study_run(folder, run, options_.metric);
+  const bool has_diverged = ending == Ending::kDiverged ||
+                            code == static_cast<int>(ExitCode::kDiverged) ||
+                            (code == 0 && looks_diverged(now));
   if (has_diverged) {
-    write_state(folder, run, State::kDiverged);
+    write_state(folder, State::kDiverged);
+  } else if (ending == Ending::kNoMetric || (code == 0 && now.evaluations.empty())) {
+    throw_no_metric(options_.metric, now);
   } else if (code == 0) {
-    write_state(folder, run, State::kFinished);
+    write_state(folder, State::kFinished);
   } else if (code == static_cast<int>(ExitCode::kStopped)) {
     return false;  // Somebody stopped the run itself.
   } else {

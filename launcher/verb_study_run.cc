@@ -16,6 +16,7 @@
 #include "core/stop_signal.h"
 #include "launcher/config_file.h"
 #include "launcher/slurm_script.h"
+#include "launcher/study_check.h"
 #include "launcher/study_file.h"
 #include "launcher/study_runner.h"
 #include "launcher/study_verb.h"
@@ -113,17 +114,18 @@ int stopped() {
 }
 
 int run_all(const StudyOptions& options, const StudyRunner& runner) {
-  const StopSignal stop;
   std::vector<RunSpec> runs = expand_grid(options);
+  check_study_runs(options, runner, runner.records(runs));
+  const StopSignal stop;
   size_t next = 0;
   for (int64_t round = 0;; ++round) {
     for (; next < runs.size(); ++next) {
       const RunSpec& run = runs[next];
-      const bool was_done = is_done(read_study_run(runner.run_dir(run), run, options.metric));
+      const bool was_done = is_done(runner.record(run));
       if (stop.requested() || !runner.finish(run, stop)) return stopped();
       if (was_done) continue;
       log::info("run " + std::to_string(next + 1) + " of " + std::to_string(runs.size()) + ", " +
-                run.name + ": " + told(read_study_run(runner.run_dir(run), run, options.metric)));
+                run.name + ": " + told(runner.record(run)));
     }
     if (round >= options.lr_extend || !extend(options, runner, runs)) break;
     log::info("some best learning rates are at the edge of those tried: " +
@@ -152,7 +154,9 @@ int print_array(const StudyOptions& options, const StudyRunner& runner, const st
   request.run_dir = runner.runs_dir().string();
   request.program = own_path();
   int64_t most_ranks = 1;
-  for (const auto& record : runner.records(known_runs(options, runner))) {
+  const auto records = runner.records(known_runs(options, runner));
+  check_study_runs(options, runner, records);
+  for (const auto& record : records) {
     if (is_done(record)) continue;
     most_ranks = std::max(most_ranks, record.spec.ranks);
     request.commands.push_back({"study", file, "--run", record.spec.name});

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 #include <map>
+#include <numeric>
 #include <set>
 #include <utility>
 
@@ -17,6 +18,13 @@ constexpr int64_t kNumCheckpoints = 4;
 std::string number_text(double value) {
   char text[32];
   std::snprintf(text, sizeof(text), "%.9g", value);
+  return text;
+}
+
+// In a run's name.
+std::string factor_text(double factor) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.4g", factor);
   return text;
 }
 
@@ -125,9 +133,10 @@ RunSpec completed(const StudyOptions& options, RunSpec run, const RunStart& star
   add("checkpoint.keep", "1");
   add("sample.count", "0");
   char name[128];
-  std::snprintf(name, sizeof(name), "b%05lld-f%.4g-w%lld-r%lld%s-s%lld",
-                static_cast<long long>(run.batch), run.lr_factor, static_cast<long long>(warmup),
-                static_cast<long long>(ranks), suffix.c_str(), static_cast<long long>(start.seed));
+  std::snprintf(name, sizeof(name), "b%05lld-f%s-w%lld-r%lld%s-s%lld",
+                static_cast<long long>(run.batch), factor_text(run.lr_factor).c_str(),
+                static_cast<long long>(warmup), static_cast<long long>(ranks), suffix.c_str(),
+                static_cast<long long>(start.seed));
   run.name = name;
   return run;
 }
@@ -141,6 +150,50 @@ void add_runs(const StudyOptions& options, int64_t batch, double factor, const V
                                  warmup, variant.suffix));
       }
     }
+  }
+}
+
+// The nearest budget that every batch divides; 0 where that is beyond any training.
+int64_t nearest_budget(const StudyOptions& options) {
+  constexpr int64_t kMost = int64_t{1} << 40;
+  int64_t multiple = 1;
+  for (const int64_t size : options.batch) {
+    const int64_t factor = size / std::gcd(multiple, size);
+    if (factor > kMost / multiple) return 0;
+    multiple *= factor;
+  }
+  return std::max(multiple, (options.budget_samples + multiple / 2) / multiple * multiple);
+}
+
+// Runs are compared at equal samples, so none may end before the budget does.
+void validate_budget(const StudyOptions& options) {
+  for (const int64_t size : options.batch) {
+    const std::string text = "grid.batch holds " + std::to_string(size);
+    const std::string budget = std::to_string(options.budget_samples);
+    if (size > options.budget_samples) {
+      throw UsageError(text + ", more than the budget of " + budget +
+                       " samples. Raise study.budget_samples.");
+    }
+    if (options.budget_samples % size == 0) continue;
+    const int64_t nearest = nearest_budget(options);
+    throw UsageError(text + ", which does not divide study.budget_samples = " + budget +
+                     ": runs would not see equal samples. " +
+                     (nearest > 0 ? "The nearest budget that every batch divides is " +
+                                        std::to_string(nearest) + "."
+                                  : std::string("Choose batches that have a common multiple, such "
+                                                "as powers of two.")));
+  }
+}
+
+// Runs are told apart by their names.
+void validate_factors(const StudyOptions& options) {
+  std::map<std::string, double> seen;
+  for (const double factor : options.lr_factor) {
+    const auto [found, is_new] = seen.try_emplace(factor_text(factor), factor);
+    if (is_new) continue;
+    throw UsageError("grid.lr_factor holds " + number_text(found->second) + " and " +
+                     number_text(factor) +
+                     ", which are the same in four digits, as names of runs have them. Keep one.");
   }
 }
 
@@ -180,12 +233,8 @@ void StudyOptions::validate() const {
   if (lr_base_batch < 1) {
     throw UsageError("study.lr_base_batch is missing: the global batch that study.lr is for.");
   }
-  for (const int64_t size : batch) {
-    if (size > budget_samples) {
-      throw UsageError("grid.batch holds " + std::to_string(size) + ", more than the budget of " +
-                       std::to_string(budget_samples) + " samples. Raise study.budget_samples.");
-    }
-  }
+  validate_budget(*this);
+  validate_factors(*this);
   if (!forks.empty()) validate_forks(*this);
 }
 

@@ -41,7 +41,12 @@ void add_line(const nlohmann::json& line, const std::string& metric, StudyRun& r
     medians.exposed.push_back(number_of(line, "comm_exposed_seconds", 0.0));
     medians.data.push_back(number_of(line, "data_seconds", 0.0));
     medians.seconds.push_back(number_of(line, "step_seconds", 0.0));
-  } else if (kind == "eval" && line.contains(metric)) {
+  } else if (kind == "eval") {
+    record.evaluated.clear();
+    for (const auto& [name, value] : line.items()) {
+      if (name != "kind" && name != "step") record.evaluated.push_back(name);
+    }
+    if (!line.contains(metric)) return;
     const double step =
         number_of(line, "step", 0.0) - static_cast<double>(record.spec.start.step);
     record.evaluations.push_back({.samples = step * static_cast<double>(record.spec.batch),
@@ -53,20 +58,16 @@ double median_of(const std::vector<double>& values) {
   return values.empty() ? 0.0 : quantile_of(values, 0.5);
 }
 
-StudyRun::State read_state(const std::filesystem::path& run_dir, const RunSpec& spec) {
+StudyRun::State read_state(const std::filesystem::path& run_dir) {
   std::error_code error;
   if (!std::filesystem::exists(run_dir / "metrics.jsonl", error)) return StudyRun::State::kAbsent;
   const auto file = run_dir / "study.json";
   if (!std::filesystem::exists(file, error)) return StudyRun::State::kUnfinished;
   const auto json = nlohmann::json::parse(read_text_file(file, "state of a run"), nullptr, false);
-  const std::string name = json.is_object() ? json.value("state", "") : "";
-  const auto found = std::ranges::find(kStateNames, name);
+  const auto state = json.is_object() ? json.find("state") : json.end();
+  if (state == json.end() || !state->is_string()) return StudyRun::State::kUnfinished;
+  const auto found = std::ranges::find(kStateNames, state->get<std::string>());
   if (found == kStateNames.end()) return StudyRun::State::kUnfinished;
-  if (json.value("set", std::vector<std::string>()) != spec.sets) {
-    throw UsageError("the finished run " + run_dir.string() +
-                     " was made with other settings than the study now asks for. Choose another "
-                     "study.dir, or remove that folder to run it again.");
-  }
   return static_cast<StudyRun::State>(found - kStateNames.begin());
 }
 }  // namespace
@@ -89,8 +90,8 @@ std::optional<double> StudyRun::samples_to(double target) const {
   return std::nullopt;
 }
 
-void write_state(const std::filesystem::path& run_dir, const RunSpec& spec, StudyRun::State state) {
-  const nlohmann::json json = {{"state", state_name(state)}, {"set", spec.sets}};
+void write_state(const std::filesystem::path& run_dir, StudyRun::State state) {
+  const nlohmann::json json = {{"state", state_name(state)}};
   write_text_file_atomically(run_dir / "study.json", json.dump() + "\n");
 }
 
@@ -98,7 +99,7 @@ StudyRun read_study_run(const std::filesystem::path& run_dir, const RunSpec& spe
                         const std::string& metric) {
   StudyRun record;
   record.spec = spec;
-  record.state = read_state(run_dir, spec);
+  record.state = read_state(run_dir);
   if (record.state == StudyRun::State::kAbsent) return record;
   const auto file = run_dir / "metrics.jsonl";
   const std::string text = read_text_file(file, "metrics", uint64_t{1} << 30);

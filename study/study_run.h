@@ -18,7 +18,8 @@ struct StudyRun {
     double samples = 0.0;  // Since the run's start.
     double value = 0.0;  // Of the study's metric; not finite where null.
   };
-  std::vector<Evaluation> evaluations;
+  std::vector<Evaluation> evaluations;   // Those that have the metric.
+  std::vector<std::string> evaluated;    // Names of what the newest evaluation holds, metric or not.
   struct Step {
     double samples = 0.0;
     double loss = 0.0;
@@ -36,12 +37,11 @@ struct StudyRun {
   [[nodiscard]] std::optional<double> samples_to(double target) const;
 };
 
-// Keeps the state beside metrics.jsonl, in `study.json`, with the run's settings; absent while a
-// run goes on.
-void write_state(const std::filesystem::path& run_dir, const RunSpec& spec, StudyRun::State state);
+// Keeps the state beside metrics.jsonl, in `study.json`; absent while a run goes on.
+void write_state(const std::filesystem::path& run_dir, StudyRun::State state);
 
-// Reads DIR/metrics.jsonl and DIR/study.json. A last line cut short is passed over. Throws
-// InputError for another malformed line, and UsageError for a finished run of other settings.
+// Reads DIR/metrics.jsonl and DIR/study.json. A last line cut short is passed over, and so is a
+// state that cannot be read: the run is unfinished. Throws InputError for another malformed line.
 [[nodiscard]] StudyRun read_study_run(const std::filesystem::path& run_dir, const RunSpec& spec,
                                       const std::string& metric);
 

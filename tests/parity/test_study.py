@@ -76,12 +76,53 @@ def test_grid_report_and_restart(study):
     # The points are what `study fit` reads.
     fit = json.loads(tiny_run.run(0, "study", "fit", out / "runs.csv", "--where", "is_best=1", "--json").stdout)
     assert fit["noise_scale"] == pytest.approx(results["fit"]["noise_scale"], rel=1e-6)
-    # Nothing is done twice; a finished run of other settings is not taken for one of this study.
+    # Nothing is done twice, whatever the study is called.
     before = {p: p.stat().st_mtime_ns for p in (out / "runs").glob("*/metrics.jsonl")}
+    file.write_text(file.read_text().replace('name = "tiny"', 'name = "renamed"'))
     tiny_run.run(0, "study", file)
     assert before == {p: p.stat().st_mtime_ns for p in (out / "runs").glob("*/metrics.jsonl")}
-    file.write_text(file.read_text().replace("budget_samples = 64", "budget_samples = 128"))
-    assert "other settings" in tiny_run.run(0, "study", file, code=2).stderr
+    # A finished run of other settings is not taken for one of this study: by the study's file, by CONFIG, by what is evaluated.
+    text = file.read_text()
+    file.write_text(text.replace("budget_samples = 64", "budget_samples = 128"))
+    assert "run.steps grows from" in tiny_run.run(0, "study", file, code=2).stderr
+    file.write_text(text)
+    base = file.parent / "base.toml"
+    config = base.read_text()
+    for old, new, said in [("lr_base_batch = 2", "lr_base_batch = 2\nweight_decay = 0.3", "optim.weight_decay: 0.3 here, 0.01"),
+                           ("timesteps = 2", "timesteps = 3", "eval.timesteps: 3 here, 2")]:
+        assert old in config
+        base.write_text(config.replace(old, new))
+        for more in ((), ("--report-only",), ("--slurm",)):
+            error = tiny_run.run(0, "study", file, *more, code=2).stderr
+            assert "other settings" in error and said in error
+    base.write_text(config.replace("lr_base_batch = 2", "lr_base_batch = 4"))  # The study sets it.
+    tiny_run.run(0, "study", file, "--report-only")
+    # Nor is one that never evaluated what the study is about.
+    file.write_text(text.replace("lr_extend = 0", 'lr_extend = 0\nmetric = "val_los"'))
+    assert 'study.metric = "val_los"' in tiny_run.run(0, "study", file, "--report-only", code=2).stderr
+
+
+def test_a_metric_that_is_not_evaluated_ends_the_study_at_once(study):
+    file, out = study(batch=(4,), more='metric = "val_los"')
+    file.write_text(file.read_text().replace("budget_samples = 64", "budget_samples = 400000"))
+    error = tiny_run.run(0, "study", file, code=2, timeout=60).stderr
+    assert 'study.metric = "val_los"' in error and "val_loss, val_loss_band_0" in error
+
+
+def test_runs_that_cannot_be_run_are_told_before_the_first(study):
+    file, out = study(batch=(4, 6), ranks=(1, 2, 4))
+    text = file.read_text()
+    assert "every batch divides is 60." in tiny_run.run(0, "study", file, code=2).stderr
+    file.write_text(text.replace("budget_samples = 64", "budget_samples = 60"))
+    error = tiny_run.run(0, "study", file, code=2).stderr
+    assert "run b00006-f1-w0-r4-s1 of the study cannot be run: batch.global = 6 cannot be divided" in error
+    for keys, said in [('"optim.weight_decay" = [0.0, -1.0]', "optim.weight_decay"),
+                       ('"model.weights" = ["nowhere"]', "nowhere"),
+                       ('"eval.every_steps" = [1]', "eval.every_steps is set by the study itself")]:
+        file.write_text(text.replace("[4, 6]", "[4]") + f"[grid.keys]\n{keys}\n")
+        for more in ((), ("--slurm",)):
+            assert said in tiny_run.run(0, "study", file, *more, code=None).stderr
+    assert not out.exists()
 
 
 def test_divergence_ends_a_run_and_not_the_study(study):

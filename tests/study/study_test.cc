@@ -104,6 +104,38 @@ StudyOptions forked_options() {
   return options;
 }
 
+std::string refusal_of(const StudyOptions& options) {
+  try {
+    options.validate();
+  } catch (const UsageError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(StudyGridTest, EveryBatchDividesTheBudget) {
+  StudyOptions options = options_of(0.5);
+  options.budget_samples = 1000;  // 256 leaves 232 over, 16 leaves 8.
+  EXPECT_THAT(refusal_of(options), HasSubstr("every batch divides is 1024."));
+  options.budget_samples = 1024;
+  EXPECT_EQ(refusal_of(options), "accepted");
+  options.batch = {6, 4};
+  EXPECT_THAT(refusal_of(options), HasSubstr("every batch divides is 1020."));
+  options.batch = {1000003, 1000033, 1000037};
+  options.budget_samples = 2000000;
+  EXPECT_THAT(refusal_of(options), HasSubstr("have a common multiple"));
+  StudyOptions forked = forked_options();
+  forked.budget_samples = 650;
+  EXPECT_THAT(refusal_of(forked), HasSubstr("every batch divides is 640."));
+}
+
+TEST(StudyGridTest, FactorsThatNamesDoNotTellApartAreRefused) {
+  StudyOptions options = options_of(0.5);
+  options.budget_samples = 1024;
+  options.lr_factor = {1.0, 1.00001};
+  EXPECT_THAT(refusal_of(options), HasSubstr("grid.lr_factor holds 1 and 1.00001"));
+}
+
 TEST(StudyGridTest, BranchesGoOnFromTheirCheckpointAndGrowItsBatch) {
   StudyOptions options = forked_options();
   options.validate();
@@ -265,11 +297,11 @@ TEST(StudyReportTest, HoldsEverythingAndNothingInfinite) {
   EXPECT_THAT(study_to_html(options, analyse_study(options, {}), {}, {}), HasSubstr("<html"));
 }
 
-TEST(StudyRunTest, ReadsWhatIsThereAndKnowsItsSettings) {
+TEST(StudyRunTest, ReadsWhatIsThere) {
   const auto folder = std::filesystem::temp_directory_path() / "trireme-study-test";
   std::filesystem::remove_all(folder);
   std::filesystem::create_directories(folder);
-  RunSpec spec = expand_grid(options_of(0.5)).front();
+  const RunSpec spec = expand_grid(options_of(0.5)).front();
   using State = StudyRun::State;
   EXPECT_EQ(read_study_run(folder, spec, "val_loss").state, State::kAbsent);
   std::ofstream(folder / "metrics.jsonl")
@@ -287,10 +319,15 @@ TEST(StudyRunTest, ReadsWhatIsThereAndKnowsItsSettings) {
   EXPECT_TRUE(std::isnan(record.steps[0].loss));
   EXPECT_EQ(record.steps[0].noise_scale, 7.0);
   EXPECT_TRUE(looks_diverged(record));
-  write_state(folder, spec, State::kDiverged);
+  write_state(folder, State::kDiverged);
   EXPECT_EQ(read_study_run(folder, spec, "val_loss").state, State::kDiverged);
-  spec.sets.emplace_back("optim.lr=7");
-  EXPECT_THROW((void)read_study_run(folder, spec, "val_loss"), UsageError);
+  for (const char* damaged : {"{", "[]", R"({"state":5})", R"({"state":"done"})", R"({"set":5})"}) {
+    std::ofstream(folder / "study.json") << damaged;
+    EXPECT_EQ(read_study_run(folder, spec, "val_loss").state, State::kUnfinished) << damaged;
+  }
+  const StudyRun other = read_study_run(folder, spec, "val_los");
+  EXPECT_TRUE(other.evaluations.empty());
+  EXPECT_EQ(other.evaluated, std::vector<std::string>{"val_loss"});
   std::filesystem::remove_all(folder);
 }
 }  // namespace
