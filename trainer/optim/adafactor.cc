@@ -5,6 +5,8 @@
 
 #include "trainer/optim/flat_state.h"
 #include "trainer/optim/optimizer_kinds.h"
+#include "trainer/optim/segment_runs.h"
+#include "trainer/optim/step_scalars.h"
 #include "trainer/optim/tensor_norm.h"
 #include "trainer/torch_api.h"
 
@@ -23,8 +25,7 @@ struct FactoredTensor {
   at::Tensor params;
   at::Tensor grads;
   std::vector<std::pair<std::string, at::Tensor>> moments;
-  double lr_multiplier = 1.0;
-  double weight_decay = 0.0;
+  size_t group = 0;
   bool is_held = false;
 };
 
@@ -32,24 +33,31 @@ struct FactoredTensor {
 class AdafactorOptimizer final : public Optimizer {
  public:
   AdafactorOptimizer(const OptimOptions& options, const std::vector<FlatBucket>& buckets,
-                     const std::vector<FlatRange>& ranges) {
+                     const std::vector<FlatRange>& ranges)
+      : weight_decay_(options.weight_decay), scalars_(buckets) {
     for (size_t b = 0; b < buckets.size(); ++b) {
       for (const auto& segment : buckets[b].segments) {
         tensors_.push_back(make_tensor(buckets[b], segment, ranges[b]));
-        tensors_.back().weight_decay = options.weight_decay * segment.decay_multiplier;
+        tensors_.back().group = group_of(segment, groups_);
       }
     }
   }
 
   void step(int64_t step, double lr, const at::Tensor& grad_scale) override {
     const torch::NoGradGuard no_grad;
+    const auto s = static_cast<double>(step);
+    for (size_t group = 0; group < groups_.size(); ++group) {
+      const double rate = lr * groups_[group].lr_multiplier;
+      const double decay = weight_decay_ * groups_[group].decay_multiplier;
+      scalars_.set(group, {std::min(rate, 1 / std::sqrt(s)), 1 - rate * decay,
+                           std::pow(s, kBeta2Decay)});
+    }
     for (auto& tensor : tensors_) {
       if (!tensor.is_held) continue;
       std::vector<at::Tensor> changed = {tensor.params};
       for (const auto& [slot, values] : tensor.moments) changed.push_back(values);
-      change_if_finite(grad_scale, changed, [&] {
-        update(tensor, static_cast<double>(step), lr * tensor.lr_multiplier, grad_scale);
-      });
+      change_if_finite(grad_scale, changed,
+                       [&] { update(tensor, scalars_.of(tensor.group), grad_scale); });
     }
   }
 
@@ -83,7 +91,6 @@ class AdafactorOptimizer final : public Optimizer {
     tensor.name = segment.name;
     tensor.params = segment_view(bucket.params, segment.offset, segment);
     tensor.grads = segment_view(bucket.grads, segment.offset, segment);
-    tensor.lr_multiplier = segment.lr_multiplier;
     tensor.is_held =
         segment.offset >= range.first && segment.offset + segment.num_elements <= range.last;
     const auto options = bucket.params.options();
@@ -102,7 +109,7 @@ class AdafactorOptimizer final : public Optimizer {
   }
 
   static at::Tensor estimate_variance(FactoredTensor& tensor, const at::Tensor& grads,
-                                      double weight) {
+                                      const at::Tensor& weight) {
     if (tensor.moments.size() == 1) {
       return tensor.moments[0].second.lerp_(grads.square(), weight).clone();
     }
@@ -114,19 +121,26 @@ class AdafactorOptimizer final : public Optimizer {
     return (rows * columns).div_(rows.mean(-2, /*keepdim=*/true).clamp_min_(kEps1));
   }
 
-  void update(FactoredTensor& tensor, double step, double lr, const at::Tensor& grad_scale) const {
+  // Reads of the step nothing but `scalars`.
+  static void update(FactoredTensor& tensor, const std::vector<at::Tensor>& scalars,
+                     const at::Tensor& grad_scale) {
+    const at::Tensor& rho = scalars[0];
+    const at::Tensor& decay = scalars[1];
+    const at::Tensor& weight = scalars[2];
     const at::Tensor grads = tensor.grads * grad_scale;
     const double root_size = std::sqrt(static_cast<double>(tensor.params.numel()));
-    const double rho = std::min(lr, 1 / std::sqrt(step));
     const at::Tensor alpha = (norm_of(tensor.params) / root_size).clamp_min_(kEps2) * rho;
-    tensor.params.mul_(1 - lr * tensor.weight_decay);
-    at::Tensor change = estimate_variance(tensor, grads, std::pow(step, kBeta2Decay));
+    tensor.params.mul_(decay);
+    at::Tensor change = estimate_variance(tensor, grads, weight);
     change.clamp_min_(kEps1 * kEps1).rsqrt_().mul_(grads);
     const at::Tensor clip = (norm_of(change.contiguous()) / (root_size * kClip)).clamp_min_(1.0);
     tensor.params.sub_(change.mul_((alpha / clip).to(torch::kFloat)));
   }
 
+  double weight_decay_;
   std::vector<FactoredTensor> tensors_;
+  std::vector<SegmentGroup> groups_;
+  StepScalars scalars_;
 };
 }  // namespace
 

@@ -10,6 +10,7 @@
 #include "trainer/optim/flat_state.h"
 #include "trainer/optim/optimizer_kinds.h"
 #include "trainer/optim/segment_runs.h"
+#include "trainer/optim/step_scalars.h"
 #include "trainer/torch_api.h"
 
 namespace trireme::internal {
@@ -53,19 +54,20 @@ class ElementwiseOptimizer : public Optimizer {
         ranges_(ranges),
         path_(path),
         runs_(make_segment_runs(buckets, ranges)),
-        state_(buckets, ranges, std::move(slots)) {}
+        state_(buckets, ranges, std::move(slots)),
+        scalars_(buckets) {}
 
   void step(int64_t step, double lr, const at::Tensor& grad_scale) override {
     const torch::NoGradGuard no_grad;
-    std::vector<GroupRates> rates;
-    for (const auto& group : runs_.groups) {
-      rates.push_back({lr * group.lr_multiplier, options_.weight_decay * group.decay_multiplier});
-    }
-    prepare(step, rates);
     const bool on_host = path_ == ComputePath::kHostLoops;
     const float scale = on_host ? *grad_scale.const_data_ptr<float>() : 1.0F;
     if (!std::isfinite(scale)) return;  // On a device it is looked at there.
-    if (!on_host) place_on_device(step, rates);
+    std::vector<GroupRates> rates;
+    for (size_t group = 0; group < runs_.groups.size(); ++group) {
+      rates.push_back({lr * runs_.groups[group].lr_multiplier, weight_decay_of(group)});
+      if (!on_host) scalars_.set(group, scalars_of(step, rates.back()));
+    }
+    if (on_host) prepare(step, rates);
     for (size_t b = 0; b < buckets_.size(); ++b) {
       if (ranges_[b].first == ranges_[b].last) continue;
       if (on_host) {
@@ -80,29 +82,24 @@ class ElementwiseOptimizer : public Optimizer {
   [[nodiscard]] int num_state_tensors() const noexcept override { return state_.num_slots(); }
 
  protected:
-  // Before the updates of a step; one entry a group.
+  // Before the updates of a step by host loops; one entry a group.
   virtual void prepare(int64_t step, const std::vector<GroupRates>& rates) = 0;
   virtual void update(const HostSlice& slice, size_t group, float scale) const = 0;
-  // Changes nothing where grad_scale (0-d) is not finite.
+  // With tensor operations: what update() reads of a step.
+  [[nodiscard]] virtual std::vector<double> scalars_of(int64_t step,
+                                                       const GroupRates& rates) const = 0;
+  // Reads of the step nothing but `scalars`. Changes nothing where grad_scale (0-d) is not finite.
   virtual void update(const std::vector<TensorSlice>& slices, size_t group,
+                      const std::vector<at::Tensor>& scalars,
                       const at::Tensor& grad_scale) const = 0;
 
-  OptimOptions options_;
-  // With tensor operations: step and each group's learning rate lie on the device, so that nothing
-  // waits for it and a recorded graph of the update would stay right for later steps. 0-d, float32.
-  at::Tensor device_step_;
-  std::vector<at::Tensor> device_lrs_;
-
- private:
-  void place_on_device(int64_t step, const std::vector<GroupRates>& rates) {
-    if (buckets_.empty()) return;
-    const auto options = torch::dtype(torch::kFloat).device(buckets_.front().params.device());
-    if (!device_step_.defined()) device_step_ = torch::empty({}, options);
-    while (device_lrs_.size() < rates.size()) device_lrs_.push_back(torch::empty({}, options));
-    device_step_.fill_(static_cast<double>(step));
-    for (size_t group = 0; group < rates.size(); ++group) device_lrs_[group].fill_(rates[group].lr);
+  [[nodiscard]] double weight_decay_of(size_t group) const {
+    return options_.weight_decay * runs_.groups[group].decay_multiplier;
   }
 
+  OptimOptions options_;
+
+ private:
   void update_on_host(size_t bucket, float scale) {
     const auto [first, last] = ranges_[bucket];
     float* params = buckets_[bucket].params.data_ptr<float>();
@@ -143,7 +140,7 @@ class ElementwiseOptimizer : public Optimizer {
         }
         slices.push_back(std::move(slice));
       }
-      if (!slices.empty()) update(slices, group, grad_scale);
+      if (!slices.empty()) update(slices, group, scalars_.of(group), grad_scale);
     }
   }
 
@@ -152,6 +149,7 @@ class ElementwiseOptimizer : public Optimizer {
   ComputePath path_;
   SegmentRuns runs_;
   FlatState state_;
+  StepScalars scalars_;
 };
 
 // Adam (Kingma and Ba, 2015) and AdamW (Loshchilov and Hutter, 2019) as torch.optim has them.
@@ -163,7 +161,6 @@ class AdamOptimizer final : public ElementwiseOptimizer {
 
  protected:
   void prepare(int64_t step, const std::vector<GroupRates>& rates) override {
-    rates_ = rates;
     const auto [beta1, beta2] = options_.betas;
     const auto s = static_cast<double>(step);
     const bool is_decoupled = options_.name == OptimizerName::kAdamW;
@@ -186,8 +183,12 @@ class AdamOptimizer final : public ElementwiseOptimizer {
     adam_update(factors_[group], scale, slice.num_elements, slice.params, slice.grads,
                 slice.state[0], slice.state[1]);
   }
+  [[nodiscard]] std::vector<double> scalars_of(int64_t step,
+                                               const GroupRates& rates) const override {
+    return {static_cast<double>(step), rates.lr};
+  }
   void update(const std::vector<TensorSlice>& slices, size_t group,
-              const at::Tensor& grad_scale) const override {
+              const std::vector<at::Tensor>& scalars, const at::Tensor& grad_scale) const override {
     std::vector<at::Tensor> params;
     std::vector<at::Tensor> grads;
     std::vector<at::Tensor> exp_avg;
@@ -198,19 +199,19 @@ class AdamOptimizer final : public ElementwiseOptimizer {
       exp_avg.push_back(slice.state[0]);
       exp_avg_sq.push_back(slice.state[1]);
     }
-    const std::vector<at::Tensor> steps(slices.size(), device_step_);
-    const at::Tensor& device_lr = device_lrs_[group];
+    const std::vector<at::Tensor> steps(slices.size(), scalars[0]);
+    const at::Tensor& lr = scalars[1];
     // These kernels divide by their scale.
     const at::Tensor divisor = grad_scale.reciprocal();
     const at::Tensor is_bad = grad_scale.isfinite().logical_not().to(torch::kFloat);
     const double eps = std::max(options_.eps, static_cast<double>(FLT_MIN));
-    const double weight_decay = rates_[group].weight_decay;
+    const double weight_decay = weight_decay_of(group);
     if (options_.name == OptimizerName::kAdamW) {
-      at::_fused_adamw_(params, grads, exp_avg, exp_avg_sq, {}, steps, device_lr, options_.betas[0],
-                        options_.betas[1], weight_decay, eps,
-                        /*amsgrad=*/false, /*maximize=*/false, divisor, is_bad);
+      at::_fused_adamw_(params, grads, exp_avg, exp_avg_sq, {}, steps, lr, options_.betas[0],
+                        options_.betas[1], weight_decay, eps, /*amsgrad=*/false,
+                        /*maximize=*/false, divisor, is_bad);
     } else {
-      at::_fused_adam_(params, grads, exp_avg, exp_avg_sq, {}, steps, device_lr, options_.betas[0],
+      at::_fused_adam_(params, grads, exp_avg, exp_avg_sq, {}, steps, lr, options_.betas[0],
                        options_.betas[1], weight_decay, eps, /*amsgrad=*/false,
                        /*maximize=*/false, divisor, is_bad);
     }
@@ -218,7 +219,6 @@ class AdamOptimizer final : public ElementwiseOptimizer {
 
  private:
   std::vector<AdamFactors> factors_;  // By group.
-  std::vector<GroupRates> rates_;
 };
 
 // torch.optim.SGD: momentum without dampening, weight decay added to the gradient.
@@ -232,7 +232,6 @@ class SgdOptimizer final : public ElementwiseOptimizer {
 
  protected:
   void prepare(int64_t, const std::vector<GroupRates>& rates) override {
-    rates_ = rates;
     factors_.clear();
     for (const auto& [lr, weight_decay] : rates) {
       factors_.push_back(
@@ -252,27 +251,29 @@ class SgdOptimizer final : public ElementwiseOptimizer {
                  slice.state[0]);
     }
   }
+  [[nodiscard]] std::vector<double> scalars_of(int64_t, const GroupRates& rates) const override {
+    return {rates.lr};
+  }
   void update(const std::vector<TensorSlice>& slices, size_t group,
-              const at::Tensor& grad_scale) const override {
-    const auto [lr, weight_decay] = rates_[group];
+              const std::vector<at::Tensor>& scalars, const at::Tensor& grad_scale) const override {
+    const at::Tensor& lr = scalars[0];
     for (const auto& slice : slices) {
-      change_if_finite(grad_scale, slice.changed(), [&, lr = lr, decay = weight_decay] {
+      change_if_finite(grad_scale, slice.changed(), [&] {
         at::Tensor params = slice.params;
         at::Tensor buffer = slice.state[0];
-        const at::Tensor grads = (slice.grads * grad_scale).add_(params, decay);
+        const at::Tensor grads = (slice.grads * grad_scale).add_(params, weight_decay_of(group));
         if (!buffer.defined()) {
-          params.sub_(grads, lr);
+          params.addcmul_(grads, lr, -1);
           return;
         }
         buffer.mul_(options_.momentum).add_(grads);
-        params.sub_(options_.nesterov ? grads.add(buffer, options_.momentum) : buffer, lr);
+        params.addcmul_(options_.nesterov ? grads.add(buffer, options_.momentum) : buffer, lr, -1);
       });
     }
   }
 
  private:
   std::vector<SgdFactors> factors_;  // By group.
-  std::vector<GroupRates> rates_;
 };
 
 // Lion (Chen et al., "Symbolic Discovery of Optimization Algorithms", 2023).
@@ -284,7 +285,6 @@ class LionOptimizer final : public ElementwiseOptimizer {
 
  protected:
   void prepare(int64_t, const std::vector<GroupRates>& rates) override {
-    rates_ = rates;
     const auto [beta1, beta2] = options_.betas;
     factors_.clear();
     for (const auto& [lr, weight_decay] : rates) {
@@ -300,27 +300,28 @@ class LionOptimizer final : public ElementwiseOptimizer {
     lion_update(factors_[group], scale, slice.num_elements, slice.params, slice.grads,
                 slice.state[0]);
   }
+  [[nodiscard]] std::vector<double> scalars_of(int64_t, const GroupRates& rates) const override {
+    return {rates.lr, 1 - rates.lr * rates.weight_decay};
+  }
   void update(const std::vector<TensorSlice>& slices, size_t group,
-              const at::Tensor& grad_scale) const override {
+              const std::vector<at::Tensor>& scalars, const at::Tensor& grad_scale) const override {
     const auto [beta1, beta2] = options_.betas;
-    const auto [lr, weight_decay] = rates_[group];
+    const at::Tensor& lr = scalars[0];
+    const at::Tensor& decay = scalars[1];
     for (const auto& slice : slices) {
-      change_if_finite(grad_scale, slice.changed(),
-                       [&, beta1 = beta1, beta2 = beta2, lr = lr, decay = weight_decay] {
-                         at::Tensor params = slice.params;
-                         at::Tensor average = slice.state[0];
-                         const at::Tensor grads = slice.grads * grad_scale;
-                         const at::Tensor direction =
-                             (average * beta1).add_(grads, 1 - beta1).sign_();
-                         average.mul_(beta2).add_(grads, 1 - beta2);
-                         params.mul_(1 - lr * decay).sub_(direction, lr);
-                       });
+      change_if_finite(grad_scale, slice.changed(), [&, beta1 = beta1, beta2 = beta2] {
+        at::Tensor params = slice.params;
+        at::Tensor average = slice.state[0];
+        const at::Tensor grads = slice.grads * grad_scale;
+        const at::Tensor direction = (average * beta1).add_(grads, 1 - beta1).sign_();
+        average.mul_(beta2).add_(grads, 1 - beta2);
+        params.mul_(decay).addcmul_(direction, lr, -1);
+      });
     }
   }
 
  private:
   std::vector<LionFactors> factors_;  // By group.
-  std::vector<GroupRates> rates_;
 };
 }  // namespace
 

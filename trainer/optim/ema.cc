@@ -7,6 +7,7 @@
 #include "trainer/optim/elementwise_kernels.h"
 #include "trainer/optim/flat_state.h"
 #include "trainer/optim/optimizer.h"
+#include "trainer/optim/step_scalars.h"
 #include "trainer/torch_api.h"
 
 namespace trireme {
@@ -22,6 +23,7 @@ Ema::Ema(double decay, std::vector<FlatBucket>& buckets, std::vector<FlatRange> 
   }
   averages_ =
       std::make_unique<internal::FlatState>(buckets_, ranges_, std::vector<std::string>{""});
+  scalars_ = std::make_unique<internal::StepScalars>(buckets_);
   for (size_t b = 0; b < buckets_.size(); ++b) {
     at::Tensor average = averages_->values(0, b);
     average.copy_(buckets_[b].params.narrow(0, ranges_[b].first, average.numel()));
@@ -36,14 +38,19 @@ void Ema::update(int64_t step, const at::Tensor& grad_scale) {
   const double decay = std::min(decay_, (1 + s) / (10 + s));
   const bool on_host = grad_scale.is_cpu();
   if (on_host && !std::isfinite(*grad_scale.const_data_ptr<float>())) return;
-  // Elsewhere the host does not wait for it.
-  const at::Tensor is_made = on_host ? at::Tensor() : grad_scale.isfinite();
+  at::Tensor kept;   // 0-d
+  at::Tensor added;  // 0-d
+  if (!on_host) {    // The host does not wait to learn whether the update was made.
+    scalars_->set(0, {decay, 1 - decay});
+    const at::Tensor is_made = grad_scale.isfinite();
+    kept = torch::where(is_made, scalars_->of(0)[0], 1.0);
+    added = torch::where(is_made, scalars_->of(0)[1], 0.0);
+  }
   for (size_t b = 0; b < buckets_.size(); ++b) {
     at::Tensor average = averages_->values(0, b);
     const at::Tensor params = buckets_[b].params.narrow(0, ranges_[b].first, average.numel());
     if (!on_host) {
-      average.mul_(torch::where(is_made, decay, 1.0))
-          .addcmul_(params, torch::where(is_made, 1 - decay, 0.0));
+      average.mul_(kept).addcmul_(params, added);
       continue;
     }
     float* averages = average.data_ptr<float>();

@@ -3,6 +3,8 @@
 
 #include "trainer/optim/flat_state.h"
 #include "trainer/optim/optimizer_kinds.h"
+#include "trainer/optim/segment_runs.h"
+#include "trainer/optim/step_scalars.h"
 #include "trainer/optim/tensor_norm.h"
 #include "trainer/torch_api.h"
 
@@ -13,7 +15,7 @@ constexpr double kLarsTrust = 0.001;  // Eta of the paper, its value there.
 // `numerator / denominator`, or 1 where either is 0. 0-d, float32.
 at::Tensor ratio_or_one(const at::Tensor& numerator, const at::Tensor& denominator) {
   const at::Tensor ratio = (numerator / denominator).to(torch::kFloat);
-  return torch::where((numerator > 0).logical_and(denominator > 0), ratio, torch::ones_like(ratio));
+  return torch::where(torch::minimum(numerator, denominator) > 0, ratio, torch::ones_like(ratio));
 }
 
 // Updates whole tensors, one after the other.
@@ -24,12 +26,22 @@ class LayerwiseOptimizer : public Optimizer {
       : options_(options),
         buckets_(buckets),
         ranges_(ranges),
-        state_(buckets, ranges, std::move(slots)) {}
+        state_(buckets, ranges, std::move(slots)),
+        scalars_(buckets) {
+    for (const auto& bucket : buckets) {
+      auto& groups = segment_groups_.emplace_back();
+      for (const auto& segment : bucket.segments) groups.push_back(group_of(segment, groups_));
+    }
+  }
 
   void step(int64_t step, double lr, const at::Tensor& grad_scale) override {
     const torch::NoGradGuard no_grad;
+    for (size_t group = 0; group < groups_.size(); ++group) {
+      scalars_.set(group, scalars_of(step, lr * groups_[group].lr_multiplier));
+    }
     for (size_t b = 0; b < buckets_.size(); ++b) {
-      for (const auto& segment : buckets_[b].segments) {
+      for (size_t i = 0; i < buckets_[b].segments.size(); ++i) {
+        const auto& segment = buckets_[b].segments[i];
         const bool is_held = segment.offset >= ranges_[b].first &&
                              segment.offset + segment.num_elements <= ranges_[b].last;
         if (!is_held) continue;
@@ -44,10 +56,9 @@ class LayerwiseOptimizer : public Optimizer {
           changed.push_back(state.back());
         }
         change_if_finite(grad_scale, changed, [&] {
-          update({.step = step,
-                  .lr = lr * segment.lr_multiplier,
-                  .weight_decay = options_.weight_decay * segment.decay_multiplier},
-                 params, view(buckets_[b].grads) * grad_scale, state);
+          update(scalars_.of(segment_groups_[b][i]),
+                 options_.weight_decay * segment.decay_multiplier, params,
+                 view(buckets_[b].grads) * grad_scale, state);
         });
       }
     }
@@ -57,13 +68,12 @@ class LayerwiseOptimizer : public Optimizer {
   [[nodiscard]] int num_state_tensors() const noexcept override { return state_.num_slots(); }
 
  protected:
-  struct TensorRates {
-    int64_t step = 1;
-    double lr = 0.0;
-    double weight_decay = 0.0;
-  };
-  // All of one tensor's shape; `grads` is a copy that may be changed.
-  virtual void update(const TensorRates& rates, at::Tensor params, at::Tensor grads,
+  // What update() reads of a step.
+  [[nodiscard]] virtual std::vector<double> scalars_of(int64_t step, double lr) const = 0;
+  // All of one tensor's shape; `grads` is a copy that may be changed. Reads of the step nothing but
+  // `scalars`.
+  virtual void update(const std::vector<at::Tensor>& scalars, double weight_decay,
+                      at::Tensor params, at::Tensor grads,
                       std::vector<at::Tensor>& state) const = 0;
 
   OptimOptions options_;
@@ -72,6 +82,9 @@ class LayerwiseOptimizer : public Optimizer {
   std::vector<FlatBucket>& buckets_;
   std::vector<FlatRange> ranges_;
   FlatState state_;
+  std::vector<SegmentGroup> groups_;
+  std::vector<std::vector<size_t>> segment_groups_;  // By bucket and segment.
+  StepScalars scalars_;
 };
 
 // LAMB (You et al., "Large Batch Optimization for Deep Learning", 2020), algorithm 2, with bias
@@ -83,17 +96,24 @@ class LambOptimizer final : public LayerwiseOptimizer {
       : LayerwiseOptimizer(options, buckets, ranges, {"exp_avg", "exp_avg_sq"}) {}
 
  protected:
-  void update(const TensorRates& rates, at::Tensor params, at::Tensor grads,
-              std::vector<at::Tensor>& state) const override {
+  [[nodiscard]] std::vector<double> scalars_of(int64_t step, double lr) const override {
     const auto [beta1, beta2] = options_.betas;
-    const auto s = static_cast<double>(rates.step);
+    const auto s = static_cast<double>(step);
+    return {lr, 1 - std::pow(beta1, s), std::sqrt(1 - std::pow(beta2, s))};
+  }
+  void update(const std::vector<at::Tensor>& scalars, double weight_decay, at::Tensor params,
+              at::Tensor grads, std::vector<at::Tensor>& state) const override {
+    const auto [beta1, beta2] = options_.betas;
+    const at::Tensor& lr = scalars[0];
+    const at::Tensor& bias1 = scalars[1];
+    const at::Tensor& root_bias2 = scalars[2];
     state[0].lerp_(grads, 1 - beta1);
     state[1].mul_(beta2).addcmul_(grads, grads, 1 - beta2);
-    const double root_bias2 = std::sqrt(1 - std::pow(beta2, s));
     const at::Tensor denominator = (state[1].sqrt() / root_bias2).add_(options_.eps);
-    at::Tensor direction = (state[0] / (1 - std::pow(beta1, s))).div_(denominator);
-    direction.add_(params, rates.weight_decay);
-    params.sub_(direction.mul_(ratio_or_one(norm_of(params), norm_of(direction))), rates.lr);
+    at::Tensor direction = (state[0] / bias1).div_(denominator);
+    direction.add_(params, weight_decay);
+    direction.mul_(ratio_or_one(norm_of(params), norm_of(direction)));
+    params.addcmul_(direction, lr, -1);
   }
 };
 
@@ -106,20 +126,20 @@ class LarsOptimizer final : public LayerwiseOptimizer {
       : LayerwiseOptimizer(options, buckets, ranges, {"momentum_buffer"}) {}
 
  protected:
-  void update(const TensorRates& rates, at::Tensor params, at::Tensor grads,
-              std::vector<at::Tensor>& state) const override {
+  [[nodiscard]] std::vector<double> scalars_of(int64_t, double lr) const override {
+    return {lr};
+  }
+  void update(const std::vector<at::Tensor>& scalars, double weight_decay, at::Tensor params,
+              at::Tensor grads, std::vector<at::Tensor>& state) const override {
+    const at::Tensor& lr = scalars[0];
     const at::Tensor norm = norm_of(params);
     const at::Tensor grad_norm = norm_of(grads);
     const at::Tensor trust = torch::where(
-        grad_norm > 0, ratio_or_one(kLarsTrust * norm, grad_norm + rates.weight_decay * norm),
+        grad_norm > 0, ratio_or_one(kLarsTrust * norm, grad_norm + weight_decay * norm),
         torch::ones({}, params.options()));
-    grads.add_(params, rates.weight_decay).mul_(trust);
+    grads.add_(params, weight_decay).mul_(trust);
     state[0].mul_(options_.momentum).add_(grads);
-    if (options_.nesterov) {
-      params.sub_(grads.add_(state[0], options_.momentum), rates.lr);
-    } else {
-      params.sub_(state[0], rates.lr);
-    }
+    params.addcmul_(options_.nesterov ? grads.add_(state[0], options_.momentum) : state[0], lr, -1);
   }
 };
 }  // namespace

@@ -13,6 +13,7 @@ namespace trireme {
 
 namespace internal {
 class FlatState;
+class StepScalars;
 }
 
 // A parameter's place in a flat buffer.
@@ -54,7 +55,8 @@ class Optimizer {
   virtual ~Optimizer() = default;
   // One update of every range from the buckets' gradients, each multiplied by `grad_scale` (0-d,
   // float32, on the parameters' device: clipping without a host synchronisation). Where grad_scale
-  // is not finite nothing changes, neither parameters nor state. step counts from 1.
+  // is not finite nothing changes, neither parameters nor state. step counts from 1. On a device
+  // the host waits for nothing, and what depends on `step` and `lr` is read from tensors there.
   virtual void step(int64_t step, double lr, const at::Tensor& grad_scale) = 0;
 
   // State by parameter, "exp_avg/NAME", whole tensors in the parameter's shape, independent of
@@ -94,6 +96,7 @@ class Ema {
   std::vector<FlatBucket>& buckets_;
   std::vector<FlatRange> ranges_;
   std::unique_ptr<internal::FlatState> averages_;
+  std::unique_ptr<internal::StepScalars> scalars_;
 };
 
 // Sum of squares of all gradients, added without rounding over blocks of 256 (exact_sum.h): the

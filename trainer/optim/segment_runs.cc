@@ -3,7 +3,6 @@
 #include <algorithm>
 
 namespace trireme::internal {
-namespace {
 size_t group_of(const FlatSegment& segment, std::vector<SegmentGroup>& groups) {
   const SegmentGroup wanted{segment.lr_multiplier, segment.decay_multiplier};
   const auto found = std::ranges::find(groups, wanted);
@@ -11,7 +10,6 @@ size_t group_of(const FlatSegment& segment, std::vector<SegmentGroup>& groups) {
   groups.push_back(wanted);
   return groups.size() - 1;
 }
-}  // namespace
 
 SegmentRuns make_segment_runs(const std::vector<FlatBucket>& buckets,
                               const std::vector<FlatRange>& ranges) {

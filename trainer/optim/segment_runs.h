@@ -14,6 +14,9 @@ struct SegmentGroup {
   friend bool operator==(const SegmentGroup&, const SegmentGroup&) = default;
 };
 
+// The segment's group, an index into `groups`, which grows by it where it is new.
+[[nodiscard]] size_t group_of(const FlatSegment& segment, std::vector<SegmentGroup>& groups);
+
 // A stretch [first, last) of a bucket, in elements from its start, that belongs to one group.
 struct SegmentRun {
   int64_t first = 0;
