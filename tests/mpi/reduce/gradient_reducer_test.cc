@@ -143,19 +143,14 @@ struct Chain {
   }
 };
 
-// Each rank lets bucket k's reduction begin only after backward has produced 1 + (k + rank) mod 3
-// further gradients (or all): every bucket is late by another amount on every rank. A reducer that
-// waited for a reduction inside backward would wait for ever.
-TEST(GradientReducerTest, BackwardGoesOnWhileDelayedBucketsAreReduced) {
-  const auto real = make_communicator(test::world(), {});
-  const int rank = real->rank();
-  const auto needed = [&](int bucket) {
-    return std::min(Chain::kLayers, bucket + 2 + (bucket + rank) % 3);
-  };
-  test::RecordingCommunicator comm(*real, needed);
+// A step of the chain with a bucket a layer, in which collectives begin when `releases_needed` says;
+// every gradient is a release. What happened in it, in order; checks the sums.
+std::vector<std::string> log_of_step(Communicator& real, Mode mode,
+                                     test::RecordingCommunicator::MayBegin releases_needed) {
+  test::RecordingCommunicator comm(real, std::move(releases_needed));
   Chain chain;
   GradientBuckets buckets(comm, chain.parameters, {{5}, {4}, {3}, {2}, {1}, {0}});
-  GradientReducer reducer(comm, buckets, {});
+  GradientReducer reducer(comm, buckets, {.mode = mode});
   GradHooks after;  // Run after the reducer's, which was there first.
   for (int k = Chain::kLayers; k-- > 0;) {
     after.add(chain.parameters[static_cast<size_t>(k)].second, [&comm, k] {
@@ -166,23 +161,119 @@ TEST(GradientReducerTest, BackwardGoesOnWhileDelayedBucketsAreReduced) {
   reducer.begin_step();
   reducer.begin_piece();
   reducer.arm();
-  chain.backward(rank);
+  chain.backward(comm.rank());
   comm.note("backward done");
   reducer.wait();
-  std::vector<std::string> expected;
-  for (int bucket = 0; bucket < Chain::kLayers; ++bucket) {
-    if (comm.world_size() > 1) expected.push_back("start " + std::to_string(bucket));
-    expected.push_back("gradient " + std::to_string(Chain::kLayers - 1 - bucket));
-  }
-  expected.emplace_back("backward done");
-  for (int bucket = 0; bucket < Chain::kLayers && comm.world_size() > 1; ++bucket) {
-    expected.push_back("wait " + std::to_string(bucket));
-  }
-  EXPECT_THAT(comm.log(), testing::ElementsAreArray(expected)) << "on rank " << rank;
   for (int k = 0; k < Chain::kLayers; ++k) {
     const at::Tensor grad = chain.parameters[static_cast<size_t>(k)].second.grad();
     EXPECT_TRUE(torch::allclose(grad, torch::full_like(grad, chain.expected(k, comm.world_size()))))
-        << "layer " << k << " on rank " << rank;
+        << "layer " << k << " on rank " << comm.rank();
+  }
+  return comm.log();
+}
+
+std::string gradient_of_bucket(int bucket) {
+  return "gradient " + std::to_string(Chain::kLayers - 1 - bucket);
+}
+
+// Each rank lets bucket k's reduction begin only after backward has produced 1 + (k + rank) mod 3
+// further gradients (or all): every bucket is late by another amount on every rank. A reducer that
+// waited for a reduction inside backward would wait for ever.
+TEST(GradientReducerTest, BackwardGoesOnWhileDelayedBucketsAreReduced) {
+  const auto comm = make_communicator(test::world(), {});
+  const auto needed = [rank = comm->rank()](int bucket) {
+    return std::min(Chain::kLayers, bucket + 2 + (bucket + rank) % 3);
+  };
+  std::vector<std::string> expected;
+  for (int bucket = 0; bucket < Chain::kLayers; ++bucket) {
+    if (comm->world_size() > 1) expected.push_back("start " + std::to_string(bucket));
+    expected.push_back(gradient_of_bucket(bucket));
+  }
+  expected.emplace_back("backward done");
+  for (int bucket = 0; bucket < Chain::kLayers && comm->world_size() > 1; ++bucket) {
+    expected.push_back("wait " + std::to_string(bucket));
+  }
+  EXPECT_THAT(log_of_step(*comm, Mode::kSum, needed), testing::ElementsAreArray(expected))
+      << "on rank " << comm->rank();
+}
+
+// In tree mode a bucket's exchange is waited for, and its gather started, where the second bucket
+// after it is full. Here an exchange begins only after the next bucket's gradient, which is as late
+// as it may; a gather after the next one or two. A reducer that waited for an exchange where it
+// started it, or for a gather inside backward, would wait for ever.
+TEST(GradientReducerTest, BackwardGoesOnWhileDelayedTreesAreExchanged) {
+  const auto comm = make_communicator(test::world(), {});
+  const bool communicates = comm->world_size() > 1;
+  std::vector<int> needed;  // By collective.
+  std::vector<int> exchanges;
+  std::vector<int> gathers;
+  std::vector<std::string> expected;
+  const auto start = [&](std::vector<int>& numbers, int releases) {
+    numbers.push_back(static_cast<int>(needed.size()));
+    expected.push_back("start " + std::to_string(numbers.back()));
+    needed.push_back(std::min(Chain::kLayers, releases));
+  };
+  const auto finish = [&](int bucket) {
+    expected.push_back("wait " + std::to_string(exchanges[static_cast<size_t>(bucket)]));
+    start(gathers, bucket + 3 + (bucket + comm->rank()) % 2);
+  };
+  for (int bucket = 0; bucket < Chain::kLayers; ++bucket) {
+    if (communicates && bucket >= 2) finish(bucket - 2);
+    if (communicates) start(exchanges, bucket + 2);
+    expected.push_back(gradient_of_bucket(bucket));
+  }
+  expected.emplace_back("backward done");
+  for (int bucket = Chain::kLayers - 2; bucket < Chain::kLayers && communicates; ++bucket) {
+    finish(bucket);
+  }
+  for (const int gather : gathers) expected.push_back("wait " + std::to_string(gather));
+  const auto log = log_of_step(*comm, Mode::kTree,
+                               [&](int collective) { return needed[static_cast<size_t>(collective)]; });
+  EXPECT_THAT(log, testing::ElementsAreArray(expected)) << "on rank " << comm->rank();
+}
+
+// Four parameters, a bucket each, whose gradients each rank produces in an order of its own:
+// backwards, or from another one on. Collectives match up only because every rank starts them by
+// the buckets' numbers, whichever are full.
+TEST(GradientReducerTest, BucketsAreReducedInOrderWhicheverIsFullFirst) {
+  const auto real = make_communicator(test::world(), {});
+  const int rank = real->rank();
+  const int ranks = real->world_size();
+  for (const Mode mode : {Mode::kSum, Mode::kTree}) {
+    test::RecordingCommunicator comm(*real);
+    NamedParameters parameters;
+    for (int k = 0; k < 4; ++k) {
+      parameters.emplace_back("p" + std::to_string(k), torch::ones({300}).set_requires_grad(true));
+    }
+    GradientBuckets buckets(comm, parameters, {{0}, {1}, {2}, {3}});
+    GradientReducer reducer(comm, buckets, {.mode = mode});
+    reducer.begin_step();
+    reducer.begin_piece();
+    reducer.arm();
+    for (int i = 0; i < 4; ++i) {
+      const int k = rank % 2 == 0 ? 3 - i : (rank + i) % 4;
+      (parameters[static_cast<size_t>(k)].second * ((k + 1.0) * (rank + 1))).sum().backward();
+    }
+    reducer.wait();
+
+    std::vector<size_t> order;  // Of the buckets whose gradients were sent.
+    for (const BufferView& sent : comm.sent()) {
+      for (size_t b = 0; b < 4; ++b) {
+        const at::Tensor& grads = buckets.flat()[b].grads;
+        const auto* begin = grads.const_data_ptr<float>();
+        const auto* data = static_cast<const float*>(sent.data);
+        if (data >= begin && data < begin + grads.numel()) order.push_back(b);
+      }
+    }
+    std::vector<size_t> expected;
+    if (ranks > 1 && mode == Mode::kSum) expected = {0, 1, 2, 3};
+    if (ranks > 1 && mode == Mode::kTree) expected = {0, 1, 0, 2, 1, 3, 2, 3};  // With gathers.
+    EXPECT_THAT(order, testing::ElementsAreArray(expected)) << "on rank " << rank;
+    for (int k = 0; k < 4; ++k) {
+      const at::Tensor grad = parameters[static_cast<size_t>(k)].second.grad();
+      EXPECT_TRUE(torch::equal(grad, torch::full_like(grad, (k + 1.0) * ranks * (ranks + 1) / 2)))
+          << "parameter " << k << " on rank " << rank;
+    }
   }
 }
 

@@ -39,19 +39,19 @@ class RecordingCommunicator final : public Communicator {
     return inner_.allocate(n, type);
   }
   [[nodiscard]] std::unique_ptr<Work> all_reduce(BufferView buffer, ReduceOp op) override {
-    return start([this, buffer, op] { return inner_.all_reduce(buffer, op); });
+    return start(buffer, [this, buffer, op] { return inner_.all_reduce(buffer, op); });
   }
   [[nodiscard]] std::unique_ptr<Work> broadcast(BufferView buffer, int root) override {
-    return start([this, buffer, root] { return inner_.broadcast(buffer, root); });
+    return start(buffer, [this, buffer, root] { return inner_.broadcast(buffer, root); });
   }
   [[nodiscard]] std::unique_ptr<Work> all_gather(BufferView in, BufferView out) override {
-    return start([this, in, out] { return inner_.all_gather(in, out); });
+    return start(in, [this, in, out] { return inner_.all_gather(in, out); });
   }
   [[nodiscard]] std::unique_ptr<Work> reduce_scatter(BufferView in, BufferView out) override {
-    return start([this, in, out] { return inner_.reduce_scatter(in, out); });
+    return start(in, [this, in, out] { return inner_.reduce_scatter(in, out); });
   }
   [[nodiscard]] std::unique_ptr<Work> all_to_all(BufferView in, BufferView out) override {
-    return start([this, in, out] { return inner_.all_to_all(in, out); });
+    return start(in, [this, in, out] { return inner_.all_to_all(in, out); });
   }
   void abort() noexcept override { inner_.abort(); }
 
@@ -65,6 +65,8 @@ class RecordingCommunicator final : public Communicator {
   void note(const std::string& event) { log_.push_back(event); }
   // Of the caller's thread: "start k", "wait k", and what was noted.
   [[nodiscard]] std::vector<std::string>& log() noexcept { return log_; }
+  // What each collective was given to send, in the order of their starts.
+  [[nodiscard]] const std::vector<BufferView>& sent() const noexcept { return sent_; }
 
  private:
   struct Call {
@@ -91,7 +93,8 @@ class RecordingCommunicator final : public Communicator {
     std::shared_ptr<Call> call_;
   };
 
-  std::unique_ptr<Work> start(std::function<std::unique_ptr<Work>()> begin) {
+  std::unique_ptr<Work> start(BufferView in, std::function<std::unique_ptr<Work>()> begin) {
+    sent_.push_back(in);
     if (log_.empty()) first_ = next_;  // Numbers count from the last clearing of the log.
     auto call = std::make_shared<Call>(Call{.number = next_++, .begin = std::move(begin)});
     log_.push_back("start " + std::to_string(call->number - first_));
@@ -130,6 +133,7 @@ class RecordingCommunicator final : public Communicator {
   int next_ = 0;
   int first_ = 0;
   std::vector<std::string> log_;
+  std::vector<BufferView> sent_;
   std::thread thread_;
 };
 }  // namespace trireme::test
