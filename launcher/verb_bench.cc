@@ -21,6 +21,7 @@
 #include "core/log.h"
 #include "dist/mpi_environment.h"
 #include "launcher/command_line.h"
+#include "launcher/command_output.h"
 #include "launcher/launch_plan.h"
 #include "launcher/verbs.h"
 
@@ -41,12 +42,24 @@ struct BenchArguments {
   bool makes_first_step = false;
 };
 
-// The Python whose packages the peers need, or nothing.
+// The Python that has the packages that the peers need, or nothing; UsageError where it was asked
+// for and has not.
 std::string find_python(const std::string& asked) {
-  if (!asked.empty()) return asked;
   const fs::path beside =
       fs::path(TRIREME_BENCH_PEERS).parent_path().parent_path() / ".venv/bin/python";
-  return fs::exists(beside) ? beside.string() : std::string();
+  const std::string python = asked.empty() ? beside.string() : asked;
+  const CommandOutput missing =
+      output_of({python, "-c",
+                 "import sys, importlib.util as i; "
+                 "m = [p for p in ('torch', 'diffusers', 'h5py') if not i.find_spec(p)]; "
+                 "print(*m, sep=', ', end=''); sys.exit(bool(m))"},
+                /*limit_seconds=*/60);
+  if (missing.exit_code == 0) return python;
+  if (asked.empty()) return {};
+  throw UsageError("--python: '" + asked + "' " +
+                   (missing.text.empty() ? "does not run as a Python" : "lacks " + missing.text) +
+                   ". Name a Python with PyTorch, diffusers and h5py (./bootstrap test makes one), "
+                   "or leave --python out.");
 }
 
 std::string processor_name() {
@@ -187,6 +200,7 @@ int orchestrate(const BenchArguments& arguments) {
   const fs::path folder =
       is_temporary ? fs::temp_directory_path() / ("trireme-bench-" + std::to_string(getpid()))
                    : fs::path(arguments.folder);
+  const bench::SuiteOptions options = suite_options(arguments, folder);
   bench::write_workload(folder);
   const std::string processor = processor_name();
   const unsigned cores = std::thread::hardware_concurrency();
@@ -197,7 +211,7 @@ int orchestrate(const BenchArguments& arguments) {
   Json json = {{"ranks", arguments.num_ranks},   {"rounds", arguments.rounds},
                {"processor", processor},         {"cores", cores},
                {"load_average", load_average()}, {"results", Json::array()}};
-  bench::Suite suite(suite_options(arguments, folder));
+  bench::Suite suite(options);
   for (const auto& comparison : comparisons) {
     const bench::Result result = suite.measure(comparison);
     print_result(result);

@@ -27,6 +27,14 @@ def test_a_step_never_makes_the_host_wait_for_the_device(tmp_path, tables):
     assert done.stdout.split() == ["0", "0"], done.stderr
 
 
+def test_the_counter_sees_a_step_that_does_wait(tmp_path):
+    """A limit on spikes is held against loss and norm on the host, at every step."""
+    parts = write_model(tmp_path), write_dataset(tmp_path / "train.h5")
+    config = write_config(tmp_path / "c.toml", *parts, tmp_path / "run", run={"steps": 9}, divergence={"spike_factor": 10.0})
+    done = probe(2, "syncs", config)
+    assert all(int(count) >= 3 for count in done.stdout.split()) and len(done.stdout.split()) == 2, done.stderr
+
+
 def test_a_sharded_optimizer_takes_its_share_of_memory(tmp_path):
     """fp32 AdamW: parameters and gradients 4 + 4 bytes each on every rank, 8 bytes of state over all ranks."""
     model = write_model(tmp_path, block_out_channels=(128, 384), norm_num_groups=32, cross_attention_dim=24)

@@ -27,3 +27,17 @@ def test_a_group_gives_figures_and_ratios(tmp_path, group, names, peers):
 def test_an_unknown_group_names_those_there_are():
     refused = tiny_run.run(0, "bench", "speed", code=2)
     assert "no measurement 'speed'" in refused.stderr and "all_reduce" in refused.stderr
+
+
+def test_a_python_that_does_not_run_is_a_usage_error_that_names_the_option(tmp_path):
+    refused = tiny_run.run(0, "bench", "loader", "--python", "/nonexistent", "--folder", tmp_path / "work", code=2)
+    assert "--python: '/nonexistent' does not run" in refused.stderr
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_python_without_the_peers_packages_is_told_what_it_lacks(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} -S \"$@\"\n")  # -S: without site-packages.
+    python.chmod(0o755)
+    refused = tiny_run.run(0, "bench", "loader", "--python", python, code=2)
+    assert "lacks torch, diffusers, h5py" in refused.stderr
