@@ -1,7 +1,9 @@
 #include "core/formatted.h"
 
+#include <cmath>
 #include <cstdarg>
 #include <cstdio>
+#include <limits>
 
 namespace trireme {
 
@@ -15,5 +17,9 @@ std::string formatted(const char* format, ...) {
   std::vsnprintf(text.data(), text.size() + 1, format, again);
   va_end(again);
   return text;
+}
+
+double unsigned_nan(double value) noexcept {
+  return std::isnan(value) ? std::numeric_limits<double>::quiet_NaN() : value;
 }
 }  // namespace trireme

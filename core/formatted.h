@@ -5,4 +5,7 @@ namespace trireme {
 
 // The text that printf would print; of any length.
 [[gnu::format(printf, 1, 2)]] [[nodiscard]] std::string formatted(const char* format, ...);
+
+// `value`; a NaN without its sign, which is chance and which printf would show.
+[[nodiscard]] double unsigned_nan(double value) noexcept;
 }  // namespace trireme

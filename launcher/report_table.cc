@@ -62,7 +62,7 @@ std::string format_bytes(uint64_t num_bytes) {
   return formatted(unit == 0 ? "%.0f %s" : "%.1f %s", value, kUnits[unit]);
 }
 
-std::string format_number(double value) { return formatted("%.6g", value); }
+std::string format_number(double value) { return formatted("%.6g", unsigned_nan(value)); }
 
 std::string format_duration(double seconds) {
   constexpr double kMinute = 60.0;

@@ -85,7 +85,8 @@ std::string StepBatches::describe_position(int64_t step, int64_t position) const
   return std::to_string(sample) + " (" + dataset.describe(sample) + ")";
 }
 
-std::string StepBatches::describe_bad(int64_t step, const std::vector<at::Tensor>& losses) const {
+std::string StepBatches::describe_bad(int64_t step, const std::vector<at::Tensor>& losses,
+                                      const std::vector<int64_t>& pieces) const {
   // Positions of the batch, and of the prior batch those after them.
   std::vector<int64_t> positions;
   const int64_t batch = plan_.global_batch.global_batch(step);
@@ -101,7 +102,12 @@ std::string StepBatches::describe_bad(int64_t step, const std::vector<at::Tensor
   }
   const bool some_loss = !positions.empty();
   if (!some_loss) {
-    for (int64_t i = 0; i < share; ++i) positions.push_back(mpi_.rank() * share + i);
+    const int64_t size = batch / plan_.num_pieces;
+    for (const int64_t piece : pieces) {
+      for (int64_t source = 0; source < num_sources(); ++source) {
+        for (int64_t i = 0; i < size; ++i) positions.push_back(source * batch + piece * size + i);
+      }
+    }
   }
   std::string text = some_loss ? "loss not finite for " : "gradient not finite, from ";
   text += positions.size() == 1 ? "sample " : "samples ";

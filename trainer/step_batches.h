@@ -44,8 +44,10 @@ class StepBatches {
   [[nodiscard]] Next next();
 
   // Which samples have a loss that is not finite, for an error: "loss not finite for samples 3
-  // (FILE, row 3), …". `losses` are the step's, of this rank's micro-batches in order, (N) each.
-  [[nodiscard]] std::string describe_bad(int64_t step, const std::vector<at::Tensor>& losses) const;
+  // (FILE, row 3), …"; where none has, those of `pieces`, this rank's whose gradient is not finite.
+  // `losses` are the step's, of this rank's micro-batches in order, (N) each.
+  [[nodiscard]] std::string describe_bad(int64_t step, const std::vector<at::Tensor>& losses,
+                                         const std::vector<int64_t>& pieces) const;
 
  private:
   [[nodiscard]] std::optional<BatchLoader::PriorSource> prior_source() const;

@@ -148,7 +148,7 @@ void StepLog::evaluation(int64_t step, const EvalMetrics& metrics) {
   std::string message;
   const auto say = [&](const char* name, const char* format) {
     const auto value = find_metric(metrics, name);
-    if (value) message += (message.empty() ? "" : ", ") + formatted(format, *value);
+    if (value) message += (message.empty() ? "" : ", ") + formatted(format, unsigned_nan(*value));
   };
   say("val_loss", "validation loss %.5f");
   say("val_loss_ema", "with EMA %.5f");

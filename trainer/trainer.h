@@ -62,6 +62,7 @@ class Trainer {
     std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
   };
   // Loads the checkpoint's weights and state where there is one. Throws on all ranks together.
+  // REQUIRES: the ranks' sessions are equal (agree_on_session()).
   Trainer(MpiEnvironment& mpi, Session session, Options options);
   ~Trainer();
 
@@ -103,7 +104,8 @@ class Trainer {
   void judge(const StepInFlight& flight, const StepMessage::Content& content,
              const StepResult& result);
   void note_noise(const StepMessage::Content& content, StepResult& result);
-  [[noreturn]] void throw_diverged(const StepInFlight& flight, const StepMessage::Content& content);
+  [[nodiscard]] std::string locate_divergence(const StepInFlight& flight,
+                                              const StepMessage::Content& content);
   // What comes between updates.
   [[nodiscard]] bool is_something_due() const;
   [[nodiscard]] bool is_evaluation_due() const;
@@ -113,7 +115,7 @@ class Trainer {
   void conclude_step();
   [[nodiscard]] ExitCode tell_stop() const;
   [[nodiscard]] ExitCode tell_early_stop() const;
-  void keep_last_weights(int64_t diverged_step);
+  void keep_last_weights(int64_t diverged_step, const std::string& reason);
   [[nodiscard]] NamedTensors optimizer_state();
   // trainer_report.cc: what a person is told.
   void announce() const;

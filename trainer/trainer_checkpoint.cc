@@ -108,7 +108,7 @@ void Trainer::save_checkpoint() {
 }
 
 // The update of `diverged_step` was not made: where no other one was, the weights are those before.
-void Trainer::keep_last_weights(int64_t diverged_step) {
+void Trainer::keep_last_weights(int64_t diverged_step, const std::string& reason) {
   wait_for_parameters();
   if (options_.run_dir.empty()) return;
   if (in_flight_.empty() && diverged_step > 1 && buckets_->parameters_are_finite()) {
@@ -117,7 +117,7 @@ void Trainer::keep_last_weights(int64_t diverged_step) {
     save_checkpoint();
   }
   if (log_) {
-    log_->event(diverged_step - 1, "diverged", JsonLine().add("reason", guard_.reason()));
+    log_->event(diverged_step - 1, "diverged", JsonLine().add("reason", reason));
   }
 }
 }  // namespace trireme

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "core/formatted.h"
 #include "core/log.h"
 #include "trainer/optim/exact_sum.h"
 #include "trainer/optim/tensor_norm.h"
@@ -194,13 +195,14 @@ StepResult Trainer::read_step() {
   for (const double piece : content.piece_losses) {
     result.loss += piece / global_batch(flight.step);
   }
+  result.loss = unsigned_nan(result.loss);
   if (session_.prior) {
     result.prior_loss = 0.0;
     for (const double piece : content.piece_prior_losses) {
       *result.prior_loss += piece / global_batch(flight.step);
     }
   }
-  result.grad_norm = std::sqrt(content.squared_norm) / content.loss_scale;
+  result.grad_norm = unsigned_nan(std::sqrt(content.squared_norm) / content.loss_scale);
   if (bounds_values()) {
     result.bounded_grad_norm = std::sqrt(content.bounded_squared_norm) / content.loss_scale;
   }
@@ -220,19 +222,24 @@ StepResult Trainer::read_step() {
 
 void Trainer::judge(const StepInFlight& flight, const StepMessage::Content& content,
                     const StepResult& result) {
-  switch (guard_.judge(result.loss, result.grad_norm)) {  // Of reduced values: all ranks agree.
-    case DivergenceGuard::Verdict::kUpdate:
-      return;
-    case DivergenceGuard::Verdict::kSkip:
-      log::warn("step " + std::to_string(flight.step) + " makes no update: " + guard_.reason());
-      if (log_) {
-        log_->event(flight.step, "skipped_update", JsonLine().add("reason", guard_.reason()));
-      }
-      return;
-    case DivergenceGuard::Verdict::kStop:
-      keep_last_weights(flight.step);
-      throw_diverged(flight, content);
+  using Verdict = DivergenceGuard::Verdict;
+  const Verdict verdict = guard_.judge(result.loss, result.grad_norm);
+  if (verdict == Verdict::kUpdate) return;  // Of reduced values: all ranks agree.
+  const std::string step = std::to_string(flight.step);
+  const std::string place = locate_divergence(flight, content);
+  const std::string reason = guard_.reason() + (place.empty() ? "" : "; " + place);
+  if (verdict == Verdict::kSkip) {
+    if (mpi_.rank() == 0) log::warn("step " + step + " makes no update: " + reason);
+    if (log_) log_->event(flight.step, "skipped_update", JsonLine().add("reason", reason));
+    return;
   }
+  keep_last_weights(flight.step, reason);
+  throw DivergedError(
+      "training diverged at step " + step + ": " +
+      (place.empty() ? "every number is finite, but stands out" : place) + " (" + guard_.reason() +
+      "). The data is finite, and the update was not made: the weights are those of the step "
+      "before. Look at these samples; lower optim.lr, set optim.max_grad_norm, or lengthen "
+      "lr_schedule.warmup_steps, and go on from the last checkpoint.");
 }
 
 void Trainer::note_noise(const StepMessage::Content& content, StepResult& result) {
@@ -257,32 +264,29 @@ void Trainer::note_noise(const StepMessage::Content& content, StepResult& result
       StepNoise{.signal = estimate.signal, .noise = estimate.noise, .scale = noise_scale_.value()};
 }
 
-void Trainer::throw_diverged(const StepInFlight& flight, const StepMessage::Content& content) {
-  const std::string cure =
-      " (" + guard_.reason() +
-      "). The data is finite, and the update was not made: the weights are those of the step "
-      "before. Look at these samples; lower optim.lr, set optim.max_grad_norm, or lengthen "
-      "lr_schedule.warmup_steps, and go on from the last checkpoint.";
-  const std::string what = "training diverged at step " + std::to_string(flight.step) + ": ";
-  const auto is_bad = [&](int64_t piece) {
+// The first rank with a loss or gradient that is not finite, and its samples; empty where a step
+// only stands out. All ranks know which
+// pieces these are; whose losses they are, only that rank. Collective.
+std::string Trainer::locate_divergence(const StepInFlight& flight,
+                                       const StepMessage::Content& content) {
+  const bool is_sum_finite = std::isfinite(content.squared_norm);
+  std::vector<int64_t> bad;  // Pieces; of one alone the sum is its gradient.
+  for (int64_t piece = 0; piece < plan_.num_pieces; ++piece) {
     const auto index = static_cast<size_t>(piece);
-    return !std::isfinite(content.piece_losses[index]) ||
-           !std::isfinite(content.piece_squares[index]);
-  };
-  const int64_t first = mpi_.rank() * plan_.pieces_per_rank;
-  mpi_.run_on_all_ranks([&] {
-    for (int64_t piece = first; piece < first + plan_.pieces_per_rank; ++piece) {
-      if (is_bad(piece)) {
-        throw DivergedError(what + "rank " + std::to_string(mpi_.rank()) + " has " +
-                            batches_->describe_bad(flight.step, flight.losses) + cure);
-      }
-    }
-  });
-  throw DivergedError(what +
-                      (std::isfinite(content.squared_norm)
-                           ? "every number is finite, but stands out"
-                           : "the summed gradient is not finite, though each rank's is") +
-                      cure);
+    const bool is_finite = std::isfinite(content.piece_losses[index]) &&
+                           (plan_.num_pieces == 1 ? is_sum_finite
+                                                  : std::isfinite(content.piece_squares[index]));
+    if (!is_finite) bad.push_back(piece);
+  }
+  if (bad.empty()) {
+    return is_sum_finite ? "" : "the summed gradient is not finite, though each rank's is";
+  }
+  const int64_t rank = bad.front() / plan_.pieces_per_rank;
+  std::erase_if(bad, [&](int64_t piece) { return piece / plan_.pieces_per_rank != rank; });
+  std::string samples;
+  if (mpi_.rank() == rank) samples = batches_->describe_bad(flight.step, flight.losses, bad);
+  mpi_.broadcast_string(samples, static_cast<int>(rank));
+  return "rank " + std::to_string(rank) + " has " + samples;
 }
 
 void Trainer::wait_for_parameters() {
