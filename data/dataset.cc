@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <map>
+#include <span>
 #include <utility>
 
 #include "core/error.h"
 #include "core/half.h"
 #include "data/latent_file.h"
+#include "data/xxh3.h"
 
 namespace trireme {
 namespace {
@@ -250,6 +252,8 @@ class FileSetDataset : public LatentDataset {
       if (bucket.ids) entry.companions.emplace_back("ids");
       if (bucket.add_time_ids) entry.companions.emplace_back("add_time_ids");
       if (bucket.xxh3) entry.companions.emplace_back("xxh3");
+      const auto rows = std::as_bytes(std::span(bucket.checksums));
+      if (!rows.empty()) entry.checksum = XXH3_64bits(rows.data(), rows.size());
     }
     return result;
   }

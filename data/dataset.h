@@ -41,6 +41,8 @@ struct LatentFileSummary {
     int64_t num_samples = 0;
     int64_t num_captions = 0;             // K; 0: no caption_index.
     std::vector<std::string> companions;  // "labels", "ids", "add_time_ids", "xxh3" where present.
+    // XXH3 of the rows' own checksums, where the file has them and no more than are held in memory.
+    std::optional<uint64_t> checksum;
   };
   std::filesystem::path path;
   std::vector<std::pair<std::string, std::string>> attributes;  // Of the root, as text.

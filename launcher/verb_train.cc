@@ -15,6 +15,7 @@
 #include "core/stop_signal.h"
 #include "data/latent_check.h"
 #include "dist/announced.h"
+#include "dist/line_agreement.h"
 #include "dist/mpi_environment.h"
 #include "launcher/command_line.h"
 #include "launcher/config_file.h"
@@ -25,6 +26,7 @@
 #include "launcher/topology.h"
 #include "launcher/verbs.h"
 #include "trainer/checkpoint/checkpoint.h"
+#include "trainer/model_agreement.h"
 #include "trainer/run_directory.h"
 #include "trainer/trainer.h"
 
@@ -89,19 +91,16 @@ std::vector<HyperParameter> hyper_parameters_of(const Config& config) {
   return parameters;
 }
 
-// All ranks must have read the same configuration.
-void compare_configurations(MpiEnvironment& mpi, const Config& config) {
-  const auto digests = mpi.gather_strings(sha256_of_text(write_config(config)));
-  for (size_t rank = 1; rank < digests.size(); ++rank) {
-    if (digests[rank] == digests[0]) continue;
-    mpi.run_on_all_ranks([&] {
-      if (mpi.rank() == 0) {
-        throw UsageError(
-            "rank " + std::to_string(rank) +
-            " read another configuration than rank 0. Give all ranks the same file and --set.");
-      }
-    });
+// With what the model's scheduler config said of [objective] and [noise].
+void agree_on_configuration(MpiEnvironment& mpi, const Config& config) {
+  std::string lines;
+  for (const ConfigKey& key : config_schema()) {
+    lines += std::string(key.name) + " = " + toml_text(key.get(config)) + "\n";
   }
+  agree_on_lines(mpi, lines, "configurations",
+                 "Give all ranks the same file and --set; [objective] and [noise] follow "
+                 "scheduler/scheduler_config.json beside model.weights, of which that host may have "
+                 "another copy.");
 }
 
 // What is wrong with a small dataset is known before the first step; of a large one training itself
@@ -141,7 +140,7 @@ ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments, StopSignal&
   Config config = loaded.config;
   config.objective = resolved.objective;
   config.noise = resolved.noise;
-  compare_configurations(mpi, config);
+  agree_on_configuration(mpi, config);
   for (const auto& warning : resolved.warnings) {
     if (mpi.rank() == 0) log::warn(warning);
   }
@@ -159,6 +158,7 @@ ExitCode train(MpiEnvironment& mpi, const TrainArguments& arguments, StopSignal&
     (void)plan_run(config, mpi.world_size(), session->num_training());
     check_some_latents(mpi, *session);
   });
+  agree_on_session(mpi, *session);
   // Last: --fresh removes an earlier run only once all else is known to be right.
   std::unique_ptr<RunDirectory> run;  // Rank 0; outlives the trainer.
   std::string resume;

@@ -1,20 +1,30 @@
 #pragma once
+#include <filesystem>
 #include <string>
-#include <vector>
 
 #include "dist/mpi_environment.h"
 #include "trainer/reduce/gradient_buckets.h"
+#include "trainer/session.h"
 
 namespace trireme {
 
-// Ranks whose models differ would add up gradients that do not belong together. These compare every
-// rank with rank 0, and throw a UsageError on all ranks together that names the first difference.
-// Collective.
+// Ranks whose models or data differ, on hosts with other copies of the files, would add up gradients
+// that do not belong together. These compare every rank with rank 0, and throw a UsageError on all
+// ranks together that names the first difference. Collective.
 
-// Names, shapes and values of the parameters to be trained.
-void agree_on_model(MpiEnvironment& mpi, const NamedParameters& parameters);
+// What the session read: its model, the sampling rules of its scheduler config, and its data as
+// identity_of() has it. Takes about 0.4 s for each 1e9 bytes of weights on a CPU, and no copy of
+// them.
+void agree_on_session(MpiEnvironment& mpi, const Session& session);
+
+// The network's configuration, "key = value" lines; names, shapes and values of its parameters.
+void agree_on_model(MpiEnvironment& mpi, const std::string& config,
+                    const NamedParameters& parameters);
 
 // Which parameters share a bucket, in which order.
 void agree_on_buckets(MpiEnvironment& mpi, const NamedParameters& parameters,
                       const BucketPlan& plan);
+
+// The files of a checkpoint, by its manifest.
+void agree_on_checkpoint(MpiEnvironment& mpi, const std::filesystem::path& folder);
 }  // namespace trireme

@@ -81,7 +81,10 @@ Trainer::Trainer(MpiEnvironment& mpi, Session session, Options options)
   }
   batches_ = std::make_unique<StepBatches>(mpi_, session_, plan_);
   measure_and_allocate();
-  if (options_.resume) mpi_.run_on_all_ranks([&] { load_checkpoint(); });
+  if (options_.resume) {
+    agree_on_checkpoint(mpi_, *options_.resume);
+    mpi_.run_on_all_ranks([&] { load_checkpoint(); });
+  }
   evaluator_ = std::make_unique<Evaluator>(mpi_, session_, options_.run_dir);
   if (state_.step < plan_.steps) {
     batches_->start(state_.step + 1, trace_.track("loader"), options_.helper_cpus);
@@ -107,7 +110,6 @@ void Trainer::measure_and_allocate() {
   std::vector<size_t> order;
   std::vector<int64_t> sizes;
   mpi_.run_on_all_ranks([&] { trainable = choose_trained(session_); });
-  agree_on_model(mpi_, trainable);
   mpi_.run_on_all_ranks([&] {
     auto batch = batches_->first_sample();
     const BatchTensors tensors = to_device(batch, session_.device);

@@ -103,6 +103,20 @@ TEST_F(UNetTest, DropoutActsInTrainingOnlyAndLeavesTheGlobalGeneratorAlone) {
   EXPECT_FALSE(at::equal(run(*make(1, 0.5), condition(), key), dropped));  // The argument wins.
 }
 
+TEST_F(UNetTest, ResolvedConfigsAreEqualWhereTheyMeanTheSame) {
+  const auto resolved = [&](const std::string& more) {
+    std::ofstream(file_) << "{" + more + ", " + (kConfig + 1);
+    return make()->resolved_config();
+  };
+  const std::string plain = resolved(R"("_diffusers_version": "0.20")");
+  EXPECT_EQ(resolved(R"("norm_eps": 1e-5, "only_cross_attention": false, "time_embedding_dim": null,
+                         "sample_size": 64)"),
+            plain);
+  EXPECT_NE(resolved(R"("norm_eps": 1e-3)"), plain);
+  EXPECT_NE(resolved(R"("flip_sin_to_cos": false)"), plain);
+  EXPECT_THAT(plain, HasSubstr("attention_head_dim = [2,2]\n"));
+}
+
 TEST_F(UNetTest, NamesWhatTheDataLacks) {
   const auto model = make();
   Condition wrong = condition();

@@ -128,6 +128,7 @@ class WaveModel final : public DiffusionModel {
   [[nodiscard]] int64_t cross_attention_dim() const noexcept override { return 8; }
   [[nodiscard]] bool takes_class_labels() const noexcept override { return false; }
   [[nodiscard]] std::string config_json() const override { return "{}"; }
+  [[nodiscard]] std::string resolved_config() const override { return ""; }
   [[nodiscard]] std::string folder_name() const override { return "unet"; }
   void to_device(const std::string&) override {}
 };

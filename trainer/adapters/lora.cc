@@ -52,9 +52,7 @@ class LoraModel : public DiffusionModel {
   }
   std::vector<std::pair<std::string, at::Tensor>> named_parameters() const override;
   std::vector<std::pair<std::string, at::Tensor>> merged_parameters() const override;
-  int64_t num_elements() const override {
-    return base_->num_elements() + DiffusionModel::num_elements();
-  }
+  std::vector<std::pair<std::string, at::Tensor>> all_parameters() const override;
   int64_t in_channels() const noexcept override { return base_->in_channels(); }
   int64_t out_channels() const noexcept override { return base_->out_channels(); }
   int64_t sample_size_multiple() const noexcept override { return base_->sample_size_multiple(); }
@@ -62,6 +60,7 @@ class LoraModel : public DiffusionModel {
   bool takes_class_labels() const noexcept override { return base_->takes_class_labels(); }
   int64_t num_class_labels() const noexcept override { return base_->num_class_labels(); }
   std::string config_json() const override { return base_->config_json(); }
+  std::string resolved_config() const override { return base_->resolved_config(); }
   std::string folder_name() const override { return base_->folder_name(); }
   void to_device(const std::string& device) override {
     base_->to_device(device);
@@ -138,6 +137,12 @@ std::vector<std::pair<std::string, at::Tensor>> LoraModel::merged_parameters() c
                             : (tensor.to(at::kDouble) + layer->second->delta()).to(at::kFloat));
   }
   return merged;
+}
+
+std::vector<std::pair<std::string, at::Tensor>> LoraModel::all_parameters() const {
+  auto all = base_->all_parameters();
+  for (auto& own : named_parameters()) all.push_back(std::move(own));
+  return all;
 }
 
 // A PEFT LoraConfig as diffusers stores it; without it diffusers takes alpha for the rank.

@@ -26,10 +26,25 @@ std::string quoted(const nlohmann::json& value) {
 ConfigReader::ConfigReader(const nlohmann::json& json, std::filesystem::path file)
     : json_(&json), file_(std::move(file)) {}
 
+template <class T>
+T ConfigReader::noted(std::string_view key, T value) {
+  resolved_.insert_or_assign(std::string(key), nlohmann::json(value).dump());
+  return value;
+}
+
+std::string ConfigReader::resolved() const {
+  std::string text;
+  for (const auto& [key, value] : resolved_) text += key + " = " + value + "\n";
+  return text;
+}
+
+// Most keys are noted as what is made of them; here as null where that is all.
 const nlohmann::json* ConfigReader::find(std::string_view key) {
   asked_.emplace(key);
   const auto found = json_->find(key);
-  return found == json_->end() ? nullptr : &*found;
+  const auto* value = found == json_->end() ? nullptr : &*found;
+  resolved_.insert_or_assign(std::string(key), value == nullptr ? "null" : quoted(*value));
+  return value;
 }
 
 bool ConfigReader::has(std::string_view key) {
@@ -62,62 +77,62 @@ int64_t ConfigReader::checked_integer(std::string_view key, const nlohmann::json
 
 int64_t ConfigReader::integer(std::string_view key, int64_t fallback, int64_t min, int64_t max) {
   const auto* value = find(key);
-  return value == nullptr ? fallback : checked_integer(key, *value, min, max);
+  return noted(key, value == nullptr ? fallback : checked_integer(key, *value, min, max));
 }
 
 double ConfigReader::number(std::string_view key, double fallback, double min, double max) {
   const auto* value = find(key);
-  if (value == nullptr) return fallback;
+  if (value == nullptr) return noted(key, fallback);
   const double number = value->is_number() ? value->get<double>() : std::nan("");
   if (!(number >= min && number <= max)) {
     fail(key, "expected a number from " + nlohmann::json(min).dump() + " to " +
                   nlohmann::json(max).dump());
   }
-  return number;
+  return noted(key, number);
 }
 
 bool ConfigReader::boolean(std::string_view key, bool fallback) {
   const auto* value = find(key);
-  if (value == nullptr) return fallback;
+  if (value == nullptr) return noted(key, fallback);
   if (!value->is_boolean()) fail(key, "expected true or false");
-  return value->get<bool>();
+  return noted(key, value->get<bool>());
 }
 
 std::string ConfigReader::text(std::string_view key, std::string_view fallback) {
   const auto* value = find(key);
-  if (value == nullptr || value->is_null()) return std::string(fallback);
+  if (value == nullptr || value->is_null()) return noted(key, std::string(fallback));
   if (!value->is_string()) fail(key, "expected a string");
-  return value->get<std::string>();
+  return noted(key, value->get<std::string>());
 }
 
 std::vector<std::string> ConfigReader::texts(std::string_view key,
                                              std::vector<std::string> fallback) {
   const auto* value = find(key);
-  if (value == nullptr) return fallback;
+  if (value == nullptr) return noted(key, std::move(fallback));
   std::vector<std::string> result;
   if (!value->is_array()) fail(key, "expected a list of strings");
   for (const auto& item : *value) {
     if (!item.is_string()) fail(key, "expected a list of strings");
     result.push_back(item.get<std::string>());
   }
-  return result;
+  return noted(key, std::move(result));
 }
 
 std::vector<int64_t> ConfigReader::integers(std::string_view key, std::vector<int64_t> fallback,
                                             int64_t min, int64_t max) {
   const auto* value = find(key);
-  if (value == nullptr) return fallback;
+  if (value == nullptr) return noted(key, std::move(fallback));
   if (!value->is_array()) fail(key, "expected a list of whole numbers");
   std::vector<int64_t> result;
   for (const auto& item : *value) result.push_back(checked_integer(key, item, min, max));
-  return result;
+  return noted(key, std::move(result));
 }
 
 std::vector<int64_t> ConfigReader::integer_or_integers(std::string_view key, int64_t fallback,
                                                        size_t count, int64_t min, int64_t max) {
   const auto* value = find(key);
   if (value == nullptr || !value->is_array()) {
-    return std::vector<int64_t>(count, integer(key, fallback, min, max));
+    return noted(key, std::vector<int64_t>(count, integer(key, fallback, min, max)));
   }
   auto result = integers(key, {}, min, max);
   if (result.size() != count) {

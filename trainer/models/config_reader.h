@@ -1,6 +1,7 @@
 #pragma once
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -37,6 +38,10 @@ class ConfigReader {
   // The value, or nullptr where the key is absent.
   [[nodiscard]] const nlohmann::json* find(std::string_view key);
 
+  // What each key that was asked for came to, its value or its default, "key = value" a line by key:
+  // equal for configs that mean the same.
+  [[nodiscard]] std::string resolved() const;
+
   // Throws for a key that was not asked for, unless it starts with '_' or holds null or false.
   void finish() const;
   // Throws InputError: the model config FILE has KEY = VALUE, and `problem`.
@@ -45,9 +50,13 @@ class ConfigReader {
  private:
   [[nodiscard]] int64_t checked_integer(std::string_view key, const nlohmann::json& value,
                                         int64_t min, int64_t max) const;
+  // `value`, which resolved() now has for the key.
+  template <class T>
+  T noted(std::string_view key, T value);
 
   const nlohmann::json* json_;
   std::filesystem::path file_;
   std::set<std::string, std::less<>> asked_;
+  std::map<std::string, std::string, std::less<>> resolved_;  // As JSON.
 };
 }  // namespace trireme

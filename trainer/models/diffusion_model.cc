@@ -173,7 +173,7 @@ void save_model_folder(const fs::path& folder, const WeightsLayout& layout,
 
 int64_t DiffusionModel::num_elements() const {
   int64_t count = 0;
-  for (const auto& [name, tensor] : named_parameters()) count += tensor.numel();
+  for (const auto& [name, tensor] : all_parameters()) count += tensor.numel();
   return count;
 }
 

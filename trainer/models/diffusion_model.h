@@ -65,6 +65,9 @@ class DiffusionModel {
   [[nodiscard]] virtual int64_t num_class_labels() const noexcept { return 0; }  // 0: any number.
   // config.json as text, as loaded (unknown but representable keys kept), for saving.
   [[nodiscard]] virtual std::string config_json() const = 0;
+  // The same as "key = value" lines with every default: equal for networks that compute the same of
+  // equal parameters.
+  [[nodiscard]] virtual std::string resolved_config() const = 0;
   [[nodiscard]] virtual std::string folder_name() const = 0;  // "unet" | "transformer"
   virtual void to_device(const std::string& device) = 0;
   // From now on a forward pass keeps the inputs of the network's blocks only, and backward computes
@@ -78,8 +81,11 @@ class DiffusionModel {
   [[nodiscard]] virtual std::vector<std::pair<std::string, at::Tensor>> merged_parameters() const {
     return named_parameters();
   }
-  // Elements of all parameters, those of a frozen base included.
-  [[nodiscard]] virtual int64_t num_elements() const;
+  // named_parameters(), and with an adapter before them those of the network that rests under it.
+  [[nodiscard]] virtual std::vector<std::pair<std::string, at::Tensor>> all_parameters() const {
+    return named_parameters();
+  }
+  [[nodiscard]] int64_t num_elements() const;  // Of all_parameters().
   // Multiplies what the adapter adds (1 at first). Throws UsageError where there is no adapter.
   virtual void set_adapter_weight(double weight);
 

@@ -52,6 +52,7 @@ class UNet : public DiffusionModel {
   AdapterSites* adapter_sites() override { return &sites_; }
   const std::vector<NamedParameter>& parameters() const noexcept { return parameters_; }
   std::string config_json() const override { return config_json_; }
+  std::string resolved_config() const override { return config_.resolved; }
   std::string folder_name() const override { return "unet"; }
   void to_device(const std::string& device) override {
     const at::NoGradGuard no_grad;

@@ -350,6 +350,7 @@ UNetConfig parse_unet_config(const nlohmann::json& json, const std::filesystem::
   refuse_unsupported(reader);
   accept_without_effect(reader);
   reader.finish();
+  config.resolved = reader.resolved();
   return config;
 }
 }  // namespace trireme

@@ -65,6 +65,9 @@ struct UNetConfig {
   int64_t addition_time_embed_dim = 0;  // 0: no added pooled text and time ids.
   int64_t projection_class_embeddings_input_dim = 0;
 
+  // Each key that matters with its value or its default (ConfigReader::resolved()).
+  std::string resolved = {};
+
   [[nodiscard]] int64_t block_embed_dim() const {
     return class_embedding_join == EmbeddingJoin::kConcatenate ? 2 * time_embed_dim
                                                                : time_embed_dim;
