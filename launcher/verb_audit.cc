@@ -20,6 +20,7 @@
 #include "launcher/report_table.h"
 #include "launcher/verbs.h"
 #include "trainer/checkpoint/checkpoint.h"
+#include "trainer/model_agreement.h"
 #include "trainer/reduce/checksum.h"
 #include "trainer/trainer.h"
 
@@ -215,6 +216,7 @@ std::optional<Difference> recompute(MpiEnvironment& mpi, const Stretch& stretch,
     }
     session = open_session(stretch.config, device);
   });
+  agree_on_session(mpi, *session);
   Trainer trainer(
       mpi, std::move(*session),
       {.run_dir = {}, .config_toml = {}, .resume = stretch.resume, .on_summed_gradients = {}});
