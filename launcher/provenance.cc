@@ -105,6 +105,43 @@ Json hosts_of(const std::vector<std::string>& texts) {
   return hosts;
 }
 
+// What a host's ranks compute on; empty where that is unknown, of several kinds, or part of a GPU.
+std::string device_of(const Json& host) {
+  std::string device;
+  for (const auto& rank : host.at("ranks")) {
+    const bool is_gpu = rank.at("device").get<std::string>() != "cpu";
+    for (const auto& gpu : is_gpu ? host.at("gpus") : Json::array({Json{{"model", "cpu"}}})) {
+      const auto model = gpu.at("model").get<std::string>();
+      const bool is_other = !device.empty() && model != device;
+      if (is_other || gpu.value("mig_instances", 0) > 0) return {};
+      device = model;
+    }
+  }
+  return device;
+}
+
+// Of all hosts of a start.
+std::string device_of_hosts(const Json& record) {
+  std::string device;
+  try {
+    for (const auto& host : record.at("hosts")) {
+      const std::string there = device_of(host);
+      if (there.empty() || (!device.empty() && there != device)) return {};
+      device = there;
+    }
+  } catch (const Json::exception&) {  // Of another version.
+    return {};
+  }
+  return device;
+}
+
+int cores_of_hosts(const Json& record) {
+  static const Json::json_pointer kPlace("/hosts/0/quota_cores");
+  if (!record.contains(kPlace)) return 0;
+  const Json& cores = record.at(kPlace);
+  return cores.is_number() ? cores.get<int>() : 0;
+}
+
 // A line at a time; lines that are cut off or of another kind are skipped.
 template <typename Visit>
 void for_each_record(const std::filesystem::path& run_dir, const Visit& visit) {
@@ -189,7 +226,9 @@ std::optional<EarlierStart> read_start_beside(const std::filesystem::path& confi
     if (record.value("kind", "") != "start") return;
     start = {.working_directory = record.value("working_directory", ""),
              .num_ranks = record.value("num_ranks", 0),
-             .num_nodes = record.value("num_nodes", 1)};
+             .num_nodes = record.value("num_nodes", 1),
+             .device = device_of_hosts(record),
+             .cores_per_node = cores_of_hosts(record)};
   });
   return start;
 }

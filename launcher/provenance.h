@@ -41,6 +41,8 @@ struct EarlierStart {
   std::filesystem::path working_directory;
   int num_ranks = 0;
   int num_nodes = 1;
+  std::string device = {};  // "cpu", or the model of its GPUs; empty: not known, or of several.
+  int cores_per_node = 0;   // Of the first host; 0: not recorded.
 };
 // The newest start recorded beside `config_file`, where that is the config.toml of a run directory.
 [[nodiscard]] std::optional<EarlierStart> read_start_beside(

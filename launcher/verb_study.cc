@@ -24,6 +24,18 @@ struct FitArguments {
   OutputFormat format = OutputFormat::kTable;
 };
 
+std::string noise_scale_text(const TradeoffFit& fit) {
+  switch (fit.identified) {
+    case TradeoffFit::Identified::kTooHigh:
+      return "unknown: the critical batch lies above these batches";
+    case TradeoffFit::Identified::kTooLow:
+      return "unknown: the critical batch lies below these batches";
+    default:
+      return with_interval(fit.curve.noise_scale, fit.noise_scale_interval) +
+             " samples: the critical batch";
+  }
+}
+
 void print_fit(const Points& points, const TradeoffFit& fit) {
   ReportTable table;
   table.heading(format_plural(points.num_runs, "run") + " at " +
@@ -40,9 +52,10 @@ void print_fit(const Points& points, const TradeoffFit& fit) {
   }
   table.heading("(S / S_min - 1)(E / E_min - 1) = 1, with 95 % intervals over runs");
   table.row("E_min", with_interval(fit.curve.e_min, fit.e_min_interval) + " samples");
-  table.row("noise scale", with_interval(fit.curve.noise_scale, fit.noise_scale_interval) +
-                               " samples: the critical batch");
-  table.row("S_min", format_rounded(fit.curve.s_min()) + " steps");
+  table.row("noise scale", noise_scale_text(fit));
+  if (fit.identified == TradeoffFit::Identified::kYes) {
+    table.row("S_min", format_rounded(fit.curve.s_min()) + " steps");
+  }
   table.heading("mind");
   for (const auto& note : fit_notes(points, fit)) table.note("- " + note);
   table.print(std::cout);

@@ -18,12 +18,11 @@
 #include "launcher/slurm_script.h"
 #include "launcher/study_check.h"
 #include "launcher/study_file.h"
+#include "launcher/study_prediction.h"
 #include "launcher/study_runner.h"
 #include "launcher/study_verb.h"
 #include "study/fit_report.h"
-#include "study/network_cost.h"
 #include "study/study_report.h"
-#include "trainer/models/json_file.h"
 
 namespace trireme {
 namespace {
@@ -71,26 +70,13 @@ std::vector<RunSpec> known_runs(const StudyOptions& options, const StudyRunner& 
   return runs;
 }
 
-std::vector<PredictedScaling> predict(const StudyOptions& options, const StudyAnalysis& analysis) {
-  const bool has_ranks = std::ranges::any_of(
-      analysis.scaling, [](const RankScaling& row) { return row.efficiency != 1.0; });
-  if (!has_ranks) return {};
-  const RunStart start = options.forks.empty() ? RunStart() : options.forks.front();
-  const Config config = load_config(options.config_of(start)).config;
-  fs::path file = config.model.config;
-  if (!config.model.weights.empty()) file = fs::path(config.model.weights) / "unet/config.json";
-  std::error_code error;
-  if (!fs::exists(file, error)) return {};
-  const auto json = read_json_object(file, "model config");
-  return predict_scaling(count_network(json, file, default_input(json)), analysis.scaling);
-}
-
-void write_report(const StudyOptions& options, const std::vector<StudyRun>& records) {
+void write_report(const StudyOptions& options, const StudyRunner& runner,
+                  const std::vector<StudyRun>& records) {
   const StudyAnalysis analysis = analyse_study(options, records);
   if (analysis.settings.empty()) {
     throw UsageError("the study " + options.directory() + " has no run yet.");
   }
-  const auto predicted = predict(options, analysis);
+  const auto predicted = predict_study(runner, analysis, records);
   const fs::path folder = options.directory();
   write_text_file_atomically(folder / "results.json",
                              study_to_json(options, analysis, predicted).dump(2) + "\n");
@@ -132,7 +118,7 @@ int run_all(const StudyOptions& options, const StudyRunner& runner) {
               std::to_string(runs.size() - next) + " more runs");
   }
   log::flush();
-  write_report(options, runner.records(runs));
+  write_report(options, runner, runner.records(runs));
   return static_cast<int>(ExitCode::kDone);
 }
 
@@ -193,7 +179,7 @@ int run_study(const StudyArguments& arguments) {
     case Action::kSlurm:
       return print_array(options, runner, arguments.file);
     case Action::kReport:
-      write_report(options, runner.records(known_runs(options, runner)));
+      write_report(options, runner, runner.records(known_runs(options, runner)));
       return static_cast<int>(ExitCode::kDone);
   }
   throw InternalError("an action of study without code");

@@ -115,6 +115,10 @@ std::optional<size_t> CsvTable::find(std::string_view column) const {
 }
 
 size_t CsvTable::index_of(std::string_view column, std::string_view advice) const {
+  if (std::ranges::count(header, column) > 1) {
+    throw InputError(name + ": its first line names the column '" + std::string(column) +
+                     "' twice. Remove or rename one.");
+  }
   if (const auto index = find(column)) return *index;
   std::string columns;
   for (const auto& title : header) columns += (columns.empty() ? "" : ", ") + title;

@@ -19,7 +19,8 @@ struct CsvTable {
   std::vector<Line> lines;
 
   [[nodiscard]] std::optional<size_t> find(std::string_view column) const;
-  // Throws InputError naming the columns there are, the nearest first, and `advice`.
+  // Throws InputError naming the columns there are, the nearest first, and `advice`; or for a
+  // column that is there twice.
   [[nodiscard]] size_t index_of(std::string_view column, std::string_view advice = {}) const;
   // Throws InputError naming file and line for what is no positive finite number.
   [[nodiscard]] double positive_number(const Line& line, size_t column) const;

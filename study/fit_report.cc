@@ -58,7 +58,10 @@ std::vector<std::string> fit_notes(const Points& points, const TradeoffFit& fit)
                     format_rounded(largest) + ", only.");
   } else {
     notes.emplace_back(
-        "Two batches determine the curve exactly; nothing tells how good it is. Measure a third.");
+        fit.identified == TradeoffFit::Identified::kYes
+            ? "Two batches determine the curve exactly; nothing tells how good it is. Measure a "
+              "third."
+            : "Two batches do not tell whether samples follow the curve at all. Measure a third.");
   }
   if (fit.identified == TradeoffFit::Identified::kTooHigh) {
     notes.emplace_back(

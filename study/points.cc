@@ -9,6 +9,16 @@
 
 namespace trireme {
 namespace {
+constexpr double kMostSamples = 1e30;  // No training has as many, and sums of them are finite.
+constexpr size_t kMostBatches = 256;
+
+double count_in(const CsvTable& table, const CsvTable::Line& line, size_t column) {
+  const double value = table.positive_number(line, column);
+  if (value <= kMostSamples && value >= 1.0 / kMostSamples) return value;
+  throw InputError(table.name + ":" + std::to_string(line.number) + ": " + table.header[column] +
+                   " is '" + line.fields[column] + "', which no training has.");
+}
+
 bool holds(const ColumnFilter& filter, const std::string& field) {
   const auto wanted = number_in(filter.value);
   const auto found = number_in(field);
@@ -55,15 +65,20 @@ Points parse_points(std::string_view text, const std::string& name, const Points
       ++points.num_without_value;
       continue;
     }
-    by_batch[table.positive_number(line, batch)].push_back(table.positive_number(line, samples));
+    by_batch[count_in(table, line, batch)].push_back(count_in(table, line, samples));
     ++points.num_runs;
   }
   for (auto& [size, runs] : by_batch) points.batches.push_back({size, std::move(runs)});
-  if (points.batches.empty()) {
-    throw UsageError(name + " has no line with a value" +
-                     (query.where.empty() ? "." : " that fits every --where."));
+  if (points.batches.size() > kMostBatches) {
+    throw InputError(name + " has " + std::to_string(points.batches.size()) +
+                     " different batches, and a fit takes " + std::to_string(kMostBatches) +
+                     " at most: is the column `batch` that of the global batch?");
   }
-  return points;
+  if (points.batches.size() >= 2) return points;
+  const std::string what =
+      points.batches.empty() ? "no line with a value" : "runs of one batch, where a fit takes two";
+  if (query.where.empty()) throw InputError(name + " has " + what + ".");
+  throw UsageError(name + " has " + what + ", among the lines that fit every --where.");
 }
 
 Points read_points(const std::filesystem::path& file, const PointsQuery& query) {

@@ -39,8 +39,8 @@ struct Points {
 };
 
 // Reads the columns `batch` and `samples_column` of a CSV file (study/csv.h). Throws InputError
-// naming file and line for a value that is no positive number, and UsageError where no line is
-// left.
+// naming file and line for a value that is no positive number, for more than 256 batches and for
+// fewer than two; that is a UsageError where `query` leaves out lines.
 [[nodiscard]] Points read_points(const std::filesystem::path& file, const PointsQuery& query);
 
 // The same from text; `name` stands for the file in errors.

@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <tuple>
 
 #include "study/study_verdict.h"
+#include "trainer/metric_watch.h"
 
 namespace trireme {
 namespace {
@@ -28,37 +30,46 @@ std::vector<Setting> group(std::span<const StudyRun> records) {
     setting.variant = spec.variant;
     setting.runs.push_back(&record);
     setting.num_diverged += record.state == StudyRun::State::kDiverged ? 1 : 0;
-    if (record.state != StudyRun::State::kFinished) continue;
-    if (const auto value = record.final_value()) setting.finals.push_back(*value);
+    if (const auto value = record.finished_value()) setting.finals.push_back(*value);
   }
   std::vector<Setting> settings;
   for (auto& [key, setting] : groups) settings.push_back(std::move(setting));
   return settings;
 }
 
-// The lowest mean final metric of each batch, and of these the highest: what every batch reaches.
-std::optional<double> worst_batch_target(const std::vector<Setting>& settings) {
+// The settings whose batches are compared: ranks change the time and not the metric.
+std::vector<Setting> on_ranks(const std::vector<Setting>& settings, int64_t ranks) {
+  std::vector<Setting> found;
+  std::ranges::copy_if(settings, std::back_inserter(found),
+                       [&](const Setting& setting) { return setting.ranks == ranks; });
+  return found;
+}
+
+// The best mean final metric of each batch, and of these the worst: what every batch reaches.
+// Values are times `sign`, so that less is better.
+std::optional<double> worst_batch_target(const std::vector<Setting>& settings, double sign) {
   std::map<int64_t, double> lowest;
   for (const auto& setting : settings) {
     if (setting.finals.size() < setting.runs.size() || setting.finals.empty()) continue;
-    // The highest over seeds, so that each of them reaches it.
-    const double value = std::ranges::max(setting.finals);
+    // The worst over seeds, so that each of them reaches it.
+    const double value = sign * (sign > 0.0 ? std::ranges::max(setting.finals)
+                                            : std::ranges::min(setting.finals));
     const auto [found, is_new] = lowest.try_emplace(setting.batch, value);
     if (!is_new) found->second = std::min(found->second, value);
   }
   if (lowest.empty()) return std::nullopt;
   double target = lowest.begin()->second;
   for (const auto& [batch, value] : lowest) target = std::max(target, value);
-  return target;
+  return sign * target;
 }
 
-bool is_better(const Setting& a, const Setting& b) {
+bool is_better(const Setting& a, const Setting& b, double sign) {
   if (a.reached_by_all() != b.reached_by_all()) return a.reached_by_all();
   if (a.reached_by_all()) return mean_of(a.samples) < mean_of(b.samples);
   const bool has_a = a.finals.size() == a.runs.size() && !a.finals.empty();
   const bool has_b = b.finals.size() == b.runs.size() && !b.finals.empty();
   if (has_a != has_b) return has_a;
-  return has_a && mean_of(a.finals) < mean_of(b.finals);
+  return has_a && sign * mean_of(a.finals) < sign * mean_of(b.finals);
 }
 
 // What is minimised over the learning rate: log samples to target, else log of the final metric.
@@ -121,23 +132,24 @@ double late_noise_scale(const Setting& setting) {
   return values.empty() ? 0.0 : quantile_of(values, 0.5);
 }
 
-std::vector<BatchResult> best_of_batches(const std::vector<Setting>& settings) {
+std::vector<BatchResult> best_of_batches(const std::vector<Setting>& settings, int64_t ranks,
+                                         double sign) {
   std::vector<BatchResult> batches;  // Settings are by variant and batch already.
   for (const auto& setting : settings) {
+    if (setting.ranks != ranks) continue;
     if (batches.empty() || batches.back().batch != setting.batch ||
         batches.back().variant != setting.variant) {
       batches.push_back({.batch = setting.batch, .variant = setting.variant});
     }
     BatchResult& result = batches.back();
-    if (result.best == nullptr || is_better(setting, *result.best)) result.best = &setting;
+    if (result.best == nullptr || is_better(setting, *result.best, sign)) result.best = &setting;
   }
   for (auto& result : batches) {
     if (result.best->reached_by_all()) result.samples = mean_with_interval(result.best->samples);
     if (!result.best->finals.empty()) result.final_value = mean_with_interval(result.best->finals);
     find_best_rate(settings, result);
-    std::vector<double> rates;
-    for (const auto* run : result.best->runs) rates.push_back(run->images_per_second);
-    result.images_per_second = quantile_of(rates, 0.5);
+    const auto rates = finished_rates(*result.best);
+    if (!rates.empty()) result.images_per_second = quantile_of(rates, 0.5);
     result.noise_scale = late_noise_scale(*result.best);
   }
   return batches;
@@ -156,19 +168,21 @@ void add_fit(StudyAnalysis& analysis) {
 // REQUIRES: `batches` by variant.
 std::vector<LargestLossless> find_lossless(const StudyOptions& options,
                                            const std::vector<BatchResult>& batches) {
+  const double sign = metric_sign(options.metric);
   std::vector<LargestLossless> found;
   for (auto first = batches.begin(); first != batches.end();) {
     const auto last = std::find_if(first, batches.end(), [&](const BatchResult& batch) {
       return batch.variant != first->variant;
     });
-    double lowest = std::numeric_limits<double>::infinity();
+    double best = std::numeric_limits<double>::infinity();
     for (auto batch = first; batch != last; ++batch) {
-      if (batch->final_value) lowest = std::min(lowest, batch->final_value->mean);
+      if (batch->final_value) best = std::min(best, sign * batch->final_value->mean);
     }
     LargestLossless largest{.variant = first->variant};
     for (auto batch = first; batch != last; ++batch) {
       const auto& value = batch->final_value;
-      if (value && value->mean <= lowest * (1.0 + options.tolerance)) largest.batch = batch->batch;
+      const double most = best + options.tolerance * std::abs(best);
+      if (value && sign * value->mean <= most) largest.batch = batch->batch;
     }
     if (largest.batch > 0) found.push_back(std::move(largest));
     first = last;
@@ -178,7 +192,7 @@ std::vector<LargestLossless> find_lossless(const StudyOptions& options,
 
 std::optional<double> final_of_seed(const Setting& setting, int64_t seed) {
   for (const auto* run : setting.runs) {
-    if (run->spec.seed == seed) return run->final_value();
+    if (run->spec.seed == seed) return run->finished_value();
   }
   return std::nullopt;
 }
@@ -189,22 +203,40 @@ void compare_with_smallest(std::vector<BatchResult>& batches) {
     if (smallest == nullptr || smallest->variant != batch.variant) smallest = &batch;
     std::vector<double> ratios;
     for (const auto* run : batch.best->runs) {
-      const auto value = run->final_value();
+      const auto value = run->finished_value();
       const auto other = final_of_seed(*smallest->best, run->spec.seed);
       if (value && other && *other > 0.0) ratios.push_back(*value / *other - 1.0);
     }
     if (&batch != smallest && !ratios.empty()) batch.over_smallest = mean_with_interval(ratios);
   }
 }
+std::optional<MeanInterval> scaled(const std::optional<MeanInterval>& value, double factor) {
+  if (!value) return std::nullopt;
+  const auto& [mean, interval] = *value;
+  return MeanInterval{.mean = mean * factor,
+                      .interval = {interval.low * factor, interval.high * factor}};
+}
 }  // namespace
+
+std::optional<MeanInterval> BatchResult::steps() const {
+  return scaled(samples, 1.0 / static_cast<double>(batch));
+}
+
+std::optional<MeanInterval> BatchResult::seconds() const {
+  if (images_per_second <= 0.0) return std::nullopt;
+  return scaled(samples, 1.0 / images_per_second);
+}
 
 StudyAnalysis analyse_study(const StudyOptions& options, std::span<const StudyRun> records) {
   StudyAnalysis analysis;
   analysis.settings = group(records);
   if (analysis.settings.empty()) return analysis;
+  analysis.ranks = std::ranges::min(analysis.settings, {}, &Setting::ranks).ranks;
+  const double sign = metric_sign(options.metric);
+  const auto compared = on_ranks(analysis.settings, analysis.ranks);
   // Branches are compared at equal samples only.
   const auto common_target =
-      options.forks.empty() ? worst_batch_target(analysis.settings) : std::nullopt;
+      options.forks.empty() ? worst_batch_target(compared, sign) : std::nullopt;
   using TargetFrom = StudyAnalysis::TargetFrom;
   if (options.target) {
     analysis.target = *options.target;
@@ -221,13 +253,13 @@ StudyAnalysis analyse_study(const StudyOptions& options, std::span<const StudyRu
         setting.samples.push_back(*samples);
     }
   }
-  analysis.batches = best_of_batches(analysis.settings);
+  analysis.batches = best_of_batches(analysis.settings, analysis.ranks, sign);
   compare_with_smallest(analysis.batches);
   add_fit(analysis);
   analysis.lr_law = find_lr_law(analysis);
-  analysis.common = compare_common_numbers(analysis.settings, Pairs::kAll);
-  analysis.common_rates = compare_common_numbers(analysis.settings, Pairs::kSameBatch);
-  analysis.common_batches = compare_common_numbers(analysis.settings, Pairs::kOtherBatch);
+  analysis.common = compare_common_numbers(compared, Pairs::kAll);
+  analysis.common_rates = compare_common_numbers(compared, Pairs::kSameBatch);
+  analysis.common_batches = compare_common_numbers(compared, Pairs::kOtherBatch);
   analysis.lossless = find_lossless(options, analysis.batches);
   analysis.scaling = scaling_over_ranks(analysis.settings);
   analysis.rank_loss_difference = rank_loss_difference(records);

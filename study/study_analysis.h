@@ -27,7 +27,7 @@ struct Setting {
   }
 };
 
-// A batch at its best learning rate, warm-up and number of ranks; of one variant.
+// A batch at its best learning rate and warm-up; of one variant, on StudyAnalysis::ranks.
 struct BatchResult {
   int64_t batch = 0;
   std::string variant;
@@ -40,8 +40,12 @@ struct BatchResult {
   // itself where that is at an edge.
   double best_lr = 0.0;
   enum class Edge { kInside, kLow, kHigh } edge = Edge::kInside;  // Whether the best is at one.
-  double images_per_second = 0.0;
+  double images_per_second = 0.0;  // Median of the finished best runs; 0: unknown.
   double noise_scale = 0.0;  // Median over the second half of the best runs; 0: not measured.
+
+  // To target, from `samples`; seconds at that median.
+  [[nodiscard]] std::optional<MeanInterval> steps() const;
+  [[nodiscard]] std::optional<MeanInterval> seconds() const;
 };
 
 // best_lr ~ batch^exponent.
@@ -66,7 +70,9 @@ struct LargestLossless {
   int64_t batch = 0;
 };
 
+// Throughput of the finished runs of a variant.
 struct RankScaling {
+  std::string variant;
   int64_t batch = 0;
   int64_t ranks = 1;
   double images_per_second = 0.0;
@@ -78,6 +84,7 @@ struct RankScaling {
 struct StudyAnalysis {
   double target = 0.0;
   enum class TargetFrom { kFile, kWorstBatch, kNone } target_from = TargetFrom::kNone;
+  int64_t ranks = 1;  // The fewest there are: on these, batches are compared.
   std::vector<Setting> settings;
   std::vector<BatchResult> batches;  // By variant (forks by their place), then batch.
   std::optional<TradeoffFit> fit;    // Of the first variant; absent for fewer than two batches.
@@ -87,7 +94,7 @@ struct StudyAnalysis {
   std::optional<CommonNumbers> common_rates;    // those of one batch,
   std::optional<CommonNumbers> common_batches;  // and those of different batches.
   std::vector<LargestLossless> lossless;        // By variant, of those with finished runs.
-  std::vector<RankScaling> scaling;
+  std::vector<RankScaling> scaling;  // By variant, batch, ranks.
   // Largest relative difference of a step's loss between runs that differ in ranks only; absent
   // where there are none.
   std::optional<double> rank_loss_difference;

@@ -141,6 +141,7 @@ Chart StudyCharts::score_by_rate() const {
   std::map<int64_t, ChartSeries> lines;
   for (const auto& setting : analysis_.settings) {
     if (setting.finals.empty() || !is_first_variant(setting.variant)) continue;
+    if (setting.ranks != analysis_.ranks) continue;
     ChartSeries& line = lines[setting.batch];
     line.name = "batch " + std::to_string(setting.batch);
     line.mark = Mark::kLineAndPoints;
@@ -221,6 +222,7 @@ BarChart StudyCharts::breakdown() const {
                 .bars = {},
                 .x = {.label = "seconds", .format = ChartAxis::Format::kSeconds}};
   for (const auto& batch : analysis_.batches) {
+    if (!is_first_variant(batch.variant)) continue;
     const StudyRun& run = *batch.best->runs.front();
     const double rest =
         std::max(0.0, run.step_seconds - run.comm_exposed_seconds - run.data_seconds);
@@ -237,6 +239,7 @@ Chart StudyCharts::throughput() const {
   std::map<int64_t, ChartSeries> lines;
   std::map<int64_t, ChartSeries> ideal;
   for (const auto& row : analysis_.scaling) {
+    if (!is_first_variant(row.variant)) continue;
     ChartSeries& line = lines[row.batch];
     line.name = "batch " + std::to_string(row.batch);
     line.mark = Mark::kLineAndPoints;
@@ -267,6 +270,7 @@ Chart StudyCharts::efficiency() const {
               .y = {.low = 0.0, .format = ChartAxis::Format::kPercent}};
   std::map<int64_t, ChartSeries> lines;
   for (const auto& row : analysis_.scaling) {
+    if (!is_first_variant(row.variant)) continue;
     ChartSeries& line = lines[row.batch];
     line.name = "batch " + std::to_string(row.batch);
     line.mark = Mark::kLineAndPoints;
@@ -276,7 +280,7 @@ Chart StudyCharts::efficiency() const {
   add_ramp(lines, chart);
   ChartSeries weak{.name = "weak", .x = {}, .y = {}, .mark = Mark::kPoints, .colour = {.index = 1}};
   for (const auto& row : analysis_.scaling) {
-    if (!row.weak_efficiency) continue;
+    if (!row.weak_efficiency || !is_first_variant(row.variant)) continue;
     weak.x.push_back(static_cast<double>(row.ranks));
     weak.y.push_back(*row.weak_efficiency);
   }

@@ -7,6 +7,7 @@
 #include "study/fit_report.h"
 #include "study/study_charts.h"
 #include "study/study_report.h"
+#include "trainer/metric_watch.h"
 
 namespace trireme {
 namespace {
@@ -68,10 +69,19 @@ class StudyPage {
         format_rounded(static_cast<double>(options_.budget_samples)) + " samples each. ";
     using TargetFrom = StudyAnalysis::TargetFrom;
     if (analysis_.target_from != TargetFrom::kNone) {
-      text += "Target: " + options_.metric + " at or below " + format_rounded(analysis_.target);
+      text += "Target: " + options_.metric +
+              (metric_sign(options_.metric) > 0.0 ? " at or below " : " at or above ") +
+              format_rounded(analysis_.target);
       text += analysis_.target_from == TargetFrom::kFile
                   ? "."
-                  : ", the lowest that every batch reaches with every seed.";
+                  : ", the best that every batch reaches with every seed.";
+    }
+    const bool has_others = std::ranges::any_of(analysis_.settings, [this](const Setting& setting) {
+      return setting.ranks != analysis_.ranks;
+    });
+    if (has_others) {
+      text += " Batches are compared on " + std::to_string(analysis_.ranks) +
+              (analysis_.ranks == 1 ? " rank." : " ranks.");
     }
     return text;
   }
@@ -84,9 +94,18 @@ class StudyPage {
   void figures() {
     std::vector<KeyFigure> figures;
     if (analysis_.fit) {
+      const TradeoffFit& fit = *analysis_.fit;
+      const auto& batches = analysis_.points.batches;
+      using Identified = TradeoffFit::Identified;
       figures.push_back(
-          {format_rounded(analysis_.fit->curve.noise_scale), "critical batch",
-           with_interval(analysis_.fit->curve.noise_scale, analysis_.fit->noise_scale_interval)});
+          fit.identified == Identified::kTooHigh
+              ? KeyFigure{"above " + format_rounded(batches.back().batch), "critical batch",
+                          "samples to target do not grow"}
+          : fit.identified == Identified::kTooLow
+              ? KeyFigure{"below " + format_rounded(batches.front().batch), "critical batch",
+                          "samples to target grow as the batch"}
+              : KeyFigure{format_rounded(fit.curve.noise_scale), "critical batch",
+                          with_interval(fit.curve.noise_scale, fit.noise_scale_interval)});
     }
     if (analysis_.lr_law) {
       figures.push_back({format_rounded(analysis_.lr_law->exponent), "learning-rate exponent",
@@ -113,17 +132,19 @@ class StudyPage {
                     .rows = {}};
     if (has_noise_scale()) table.header.emplace_back("noise scale");
     for (const auto& batch : analysis_.batches) {
-      const auto size = static_cast<double>(batch.batch);
-      std::string samples = "not reached";
+      const bool is_at_start =
+          analysis_.target_from != StudyAnalysis::TargetFrom::kNone &&
+          std::ranges::any_of(batch.best->runs, [this](const StudyRun* run) {
+            return run->starts_at(analysis_.target);
+          });
+      std::string samples = is_at_start ? "met before the first step" : "not reached";
       std::string steps;
       std::string seconds;
       std::string efficiency;
       if (batch.samples) {
         samples = with_interval(batch.samples->mean, batch.samples->interval);
-        steps = format_rounded(batch.samples->mean / size);
-        if (batch.images_per_second > 0.0) {
-          seconds = format_rounded(batch.samples->mean / batch.images_per_second);
-        }
+        steps = with_interval(batch.steps()->mean, batch.steps()->interval);
+        if (const auto time = batch.seconds()) seconds = with_interval(time->mean, time->interval);
         if (analysis_.fit) {
           efficiency = format_rounded(analysis_.fit->curve.e_min / batch.samples->mean);
         }

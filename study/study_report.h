@@ -5,19 +5,21 @@
 
 #include <nlohmann/json_fwd.hpp>
 
+#include "study/machine.h"
 #include "study/network_cost.h"
 #include "study/study_analysis.h"
 
 namespace trireme {
 
-// What the planner says of the rank counts that a study measured, calibrated on the runs with the
-// fewest ranks.
+// What the planner says of the rank counts that a study measured on `machine`, calibrated on the
+// runs with the fewest ranks. REQUIRES: `measured` of one variant.
 struct PredictedScaling {
   int64_t batch = 0;
   int64_t ranks = 1;
   double images_per_second = 0.0;
 };
 [[nodiscard]] std::vector<PredictedScaling> predict_scaling(const NetworkCost& network,
+                                                            const GpuPreset& machine,
                                                             std::span<const RankScaling> measured);
 
 // results.json and runs.csv (a run a line; `study fit` reads it: columns batch, samples).

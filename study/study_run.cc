@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/files.h"
 #include "study/statistics.h"
+#include "trainer/metric_watch.h"
 
 namespace trireme {
 namespace {
@@ -77,11 +78,21 @@ std::optional<double> StudyRun::final_value() const {
   return evaluations.back().value;
 }
 
+std::optional<double> StudyRun::finished_value() const {
+  return state == State::kFinished ? final_value() : std::nullopt;
+}
+
+bool StudyRun::starts_at(double target) const {
+  return !evaluations.empty() && evaluations.front().samples == 0.0 &&
+         sign * evaluations.front().value <= sign * target;
+}
+
 std::optional<double> StudyRun::samples_to(double target) const {
+  if (starts_at(target)) return std::nullopt;
   for (size_t i = 0; i < evaluations.size(); ++i) {
     const auto& now = evaluations[i];
-    if (!(now.value <= target)) continue;
-    if (i == 0) return now.samples > 0.0 ? std::optional(now.samples) : std::nullopt;
+    if (!(sign * now.value <= sign * target)) continue;
+    if (i == 0) return now.samples;
     const auto& before = evaluations[i - 1];
     if (!std::isfinite(before.value) || before.value == now.value) return now.samples;
     const double share = (before.value - target) / (before.value - now.value);
@@ -99,6 +110,7 @@ StudyRun read_study_run(const std::filesystem::path& run_dir, const RunSpec& spe
                         const std::string& metric) {
   StudyRun record;
   record.spec = spec;
+  record.sign = metric_sign(metric);
   record.state = read_state(run_dir);
   if (record.state == StudyRun::State::kAbsent) return record;
   const auto file = run_dir / "metrics.jsonl";
@@ -128,8 +140,10 @@ StudyRun read_study_run(const std::filesystem::path& run_dir, const RunSpec& spe
 
 bool looks_diverged(const StudyRun& record) {
   if (record.evaluations.size() < 2) return false;
+  const double first = record.evaluations.front().value;
   const double last = record.evaluations.back().value;
-  return !(last <= kDivergedRatio * record.evaluations.front().value);
+  if (record.sign < 0.0 || first <= 0.0) return !std::isfinite(last);
+  return !(last <= kDivergedRatio * first);
 }
 
 std::string_view state_name(StudyRun::State state) {

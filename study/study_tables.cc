@@ -5,7 +5,6 @@
 #include <nlohmann/json.hpp>
 
 #include "study/fit_report.h"
-#include "study/machine.h"
 #include "study/step_model.h"
 #include "study/study_report.h"
 
@@ -52,12 +51,12 @@ ordered_json batch_to_json(const BatchResult& batch) {
                        {"final", mean_to_json(batch.final_value)},
                        {"final_over_smallest", mean_to_json(batch.over_smallest)},
                        {"images_per_second", batch.images_per_second}};
-  json["steps_to_target"] =
-      batch.samples ? ordered_json(batch.samples->mean / static_cast<double>(batch.batch))
-                    : ordered_json(nullptr);
-  json["seconds_to_target"] = batch.samples && batch.images_per_second > 0.0
-                                  ? ordered_json(batch.samples->mean / batch.images_per_second)
-                                  : ordered_json(nullptr);
+  const auto add = [&json](const std::string& name, const std::optional<MeanInterval>& value) {
+    json[name] = value ? ordered_json(value->mean) : ordered_json(nullptr);
+    json[name + "_interval"] = mean_to_json(value)["interval"];
+  };
+  add("steps_to_target", batch.steps());
+  add("seconds_to_target", batch.seconds());
   json["noise_scale"] =
       batch.noise_scale > 0.0 ? ordered_json(batch.noise_scale) : ordered_json(nullptr);
   return json;
@@ -77,10 +76,10 @@ std::string number(double value) {
 }
 }  // namespace
 
-std::vector<PredictedScaling> predict_scaling(const NetworkCost& network,
+std::vector<PredictedScaling> predict_scaling(const NetworkCost& network, const GpuPreset& machine,
                                               std::span<const RankScaling> measured) {
   if (measured.empty()) return {};
-  const Fabric fabric = fabric_of(find_gpu("cpu"));
+  const Fabric fabric = fabric_of(machine);
   ReductionPlan reduction;
   reduction.buckets = plan_bucket_times(network, 0);
   const int64_t fewest =
@@ -117,6 +116,7 @@ ordered_json study_to_json(const StudyOptions& options, const StudyAnalysis& ana
                         : analysis.target_from == TargetFrom::kWorstBatch ? "worst_batch"
                                                                           : "none";
   json["budget_samples"] = options.budget_samples;
+  json["ranks"] = analysis.ranks;
   json["verdict"] = analysis.verdict;
   json["batches"] = ordered_json::array();
   for (const auto& batch : analysis.batches) json["batches"].push_back(batch_to_json(batch));
@@ -142,7 +142,8 @@ ordered_json study_to_json(const StudyOptions& options, const StudyAnalysis& ana
   json["scaling"] = ordered_json::array();
   for (size_t i = 0; i < analysis.scaling.size(); ++i) {
     const auto& row = analysis.scaling[i];
-    json["scaling"].push_back({{"batch", row.batch},
+    json["scaling"].push_back({{"variant", row.variant},
+                               {"batch", row.batch},
                                {"ranks", row.ranks},
                                {"images_per_second", row.images_per_second},
                                {"efficiency", row.efficiency},

@@ -9,6 +9,7 @@
 #include <tuple>
 
 #include "study/fit_report.h"
+#include "trainer/metric_watch.h"
 
 namespace trireme {
 namespace {
@@ -81,8 +82,8 @@ Pair common_finals(const Setting& first, const Setting& second) {
   for (const auto* run : first.runs) {
     for (const auto* other : second.runs) {
       if (run->spec.seed != other->spec.seed) continue;
-      const auto a = run->final_value();
-      const auto b = other->final_value();
+      const auto a = run->finished_value();
+      const auto b = other->finished_value();
       if (a && b) {
         pair.a.push_back(*a);
         pair.b.push_back(*b);
@@ -146,18 +147,69 @@ std::vector<size_t> resampled(size_t count, ResamplingRandom& random) {
   return drawn;
 }
 
+const char* best_word(const std::string& metric) {
+  return metric_sign(metric) > 0.0 ? "lowest" : "highest";
+}
+
 std::string equal_samples_sentence(const StudyOptions& options, int64_t batch) {
   char text[256];
   std::snprintf(text, sizeof(text),
-                "at equal samples (%s), batches up to %lld come within %.3g %% of the lowest %s.",
+                "at equal samples (%s), batches up to %lld come within %.3g %% of the %s %s.",
                 format_rounded(static_cast<double>(options.budget_samples)).c_str(),
-                static_cast<long long>(batch), 100.0 * options.tolerance, options.metric.c_str());
+                static_cast<long long>(batch), 100.0 * options.tolerance,
+                best_word(options.metric), options.metric.c_str());
   return text;
 }
 
 std::string capitalised(std::string text) {
   text.front() = static_cast<char>(std::toupper(static_cast<unsigned char>(text.front())));
   return text;
+}
+
+// Why there is no fit.
+std::string no_fit_sentence(const StudyOptions& options, const StudyAnalysis& analysis) {
+  const std::string value = format_rounded(analysis.target);
+  const std::string target =
+      options.target ? "study.target = " + value : "the target, " + value + ",";
+  const double sign = metric_sign(options.metric);
+  std::optional<double> best;
+  bool is_reached = false;
+  for (const auto& setting : analysis.settings) {
+    if (setting.ranks != analysis.ranks) continue;
+    is_reached = is_reached || !setting.samples.empty();
+    for (const auto* run : setting.runs) {
+      if (run->state != StudyRun::State::kFinished) continue;
+      if (run->starts_at(analysis.target)) {
+        return "No critical batch: " + target + " is met before the first step, where " +
+               options.metric + " is " + format_rounded(run->evaluations.front().value) +
+               (options.target ? ". Set a better one."
+                               : ". Some batch learns nothing at the rates tried: try others.");
+      }
+      for (const auto& evaluation : run->evaluations) {
+        const bool is_better = !best || sign * evaluation.value < sign * *best;
+        if (std::isfinite(evaluation.value) && is_better) best = evaluation.value;
+      }
+    }
+  }
+  if (options.target && best && !is_reached) {
+    return "No critical batch: no run reaches " + target + "; the " + best_word(options.metric) +
+           " " + options.metric + " is " + format_rounded(*best) +
+           ". Set a target that is reached, or raise study.budget_samples.";
+  }
+  return "No critical batch: it takes two batches of which every seed reaches the target.";
+}
+
+// Which batches of the fit may need fewer samples at a rate beyond those tried.
+std::string edge_sentence(const StudyAnalysis& analysis) {
+  std::string batches;
+  for (const auto& batch : analysis.batches) {
+    if (batch.variant != analysis.batches.front().variant || !batch.samples) continue;
+    if (batch.edge == BatchResult::Edge::kInside) continue;
+    batches += (batches.empty() ? "" : ", ") + std::to_string(batch.batch);
+  }
+  if (batches.empty()) return {};
+  return " (Not tuned to the end: the best learning rate is at the edge of those tried at batch " +
+         batches + ".)";
 }
 }  // namespace
 
@@ -241,23 +293,34 @@ std::optional<CommonNumbers> compare_common_numbers(std::span<const Setting> set
   return common;
 }
 
+std::vector<double> finished_rates(const Setting& setting) {
+  std::vector<double> rates;
+  for (const auto* run : setting.runs) {
+    const bool is_finished = run->state == StudyRun::State::kFinished;
+    if (is_finished && run->images_per_second > 0.0) rates.push_back(run->images_per_second);
+  }
+  return rates;
+}
+
 std::vector<RankScaling> scaling_over_ranks(std::span<const Setting> settings) {
-  std::map<std::pair<int64_t, int64_t>, std::vector<double>> rates;
+  std::vector<std::string> variants;  // In order, which need not be that of their text.
+  std::map<std::tuple<size_t, int64_t, int64_t>, std::vector<double>> rates;
   for (const auto& setting : settings) {
-    for (const auto* run : setting.runs) {
-      if (run->images_per_second > 0.0) {
-        rates[{setting.batch, setting.ranks}].push_back(run->images_per_second);
-      }
+    if (variants.empty() || variants.back() != setting.variant) variants.push_back(setting.variant);
+    for (const double rate : finished_rates(setting)) {
+      rates[{variants.size() - 1, setting.batch, setting.ranks}].push_back(rate);
     }
   }
-  std::map<int64_t, double> a_rank;  // Images a second of each of the fewest ranks.
+  std::map<std::pair<size_t, int64_t>, double> a_rank;  // Images a second, of the fewest ranks.
   std::vector<RankScaling> scaling;
   for (const auto& [key, values] : rates) {
-    const auto ranks = static_cast<double>(key.second);
+    const auto& [variant, batch, num_ranks] = key;
+    const auto ranks = static_cast<double>(num_ranks);
     const double rate = quantile_of(values, 0.5);
-    const double base = a_rank.try_emplace(key.first, rate / ranks).first->second;
-    scaling.push_back({.batch = key.first,
-                       .ranks = key.second,
+    const double base = a_rank.try_emplace({variant, batch}, rate / ranks).first->second;
+    scaling.push_back({.variant = variants[variant],
+                       .batch = batch,
+                       .ranks = num_ranks,
                        .images_per_second = rate,
                        .efficiency = rate / ranks / base,
                        .weak_efficiency = {}});
@@ -265,7 +328,7 @@ std::vector<RankScaling> scaling_over_ranks(std::span<const Setting> settings) {
   for (auto& row : scaling) {
     // Batches ascend, so the first of the same share has the fewest ranks.
     const auto& base = *std::ranges::find_if(scaling, [&](const RankScaling& other) {
-      return other.batch * row.ranks == row.batch * other.ranks;
+      return other.variant == row.variant && other.batch * row.ranks == row.batch * other.ranks;
     });
     if (base.ranks == row.ranks) continue;
     row.weak_efficiency = row.images_per_second / static_cast<double>(row.ranks) /
@@ -301,8 +364,7 @@ std::vector<std::string> write_verdict(const StudyOptions& options, const StudyA
     return verdict;
   }
   if (!analysis.fit) {
-    verdict.emplace_back(
-        "No critical batch: it takes two batches of which every seed reaches the target.");
+    verdict.push_back(no_fit_sentence(options, analysis));
   } else {
     const TradeoffFit& fit = *analysis.fit;
     using Identified = TradeoffFit::Identified;
@@ -324,7 +386,7 @@ std::vector<std::string> write_verdict(const StudyOptions& options, const StudyA
                     fit.held_out->batch, 100.0 * fit.held_out->miss());
       text += miss;
     }
-    verdict.push_back(std::move(text));
+    verdict.push_back(text + edge_sentence(analysis));
   }
   verdict.push_back(analysis.lr_law
                         ? analysis.lr_law->verdict

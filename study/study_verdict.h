@@ -21,6 +21,9 @@ enum class Pairs { kAll, kSameBatch, kOtherBatch };
 [[nodiscard]] std::optional<CommonNumbers> compare_common_numbers(std::span<const Setting> settings,
                                                                   Pairs which);
 
+// Images a second of the finished runs that tell.
+[[nodiscard]] std::vector<double> finished_rates(const Setting& setting);
+// REQUIRES: `settings` by variant.
 [[nodiscard]] std::vector<RankScaling> scaling_over_ranks(std::span<const Setting> settings);
 [[nodiscard]] std::optional<double> rank_loss_difference(std::span<const StudyRun> records);
 

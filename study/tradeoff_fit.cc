@@ -13,6 +13,7 @@ constexpr double kRangeFactor = 1024.0;  // How far beyond the batches the noise
 constexpr int kNumCoarse = 64;
 constexpr int kNumGolden = 40;
 constexpr size_t kMinRunsAlone = 10;  // Fewer, and a batch borrows the deviations of all.
+constexpr size_t kMaxRunsDrawn = 100;  // Of more, the mean of as many draws is a normal number.
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // Fits log E = log E_min + log(1 + B / n): for each n the best E_min is known in closed form, which
@@ -46,9 +47,10 @@ class LogFitter {
  private:
   // The mean of log E - log(1 + B / n), whose deviations shape_ then holds.
   double offset_at(double log_noise, std::span<const double> log_means) {
+    const double noise = std::exp(log_noise);
     double sum = 0.0;
     for (size_t i = 0; i < batches_.size(); ++i) {
-      shape_[i] = log_means[i] - std::log1p(batches_[i] / std::exp(log_noise));
+      shape_[i] = log_means[i] - std::log1p(batches_[i] / noise);
       sum += shape_[i];
     }
     return sum / static_cast<double>(batches_.size());
@@ -104,6 +106,8 @@ class Resampler {
     for (const auto& batch : runs) {
       const auto count = static_cast<double>(batch.samples.size());
       degrees_ += static_cast<int64_t>(batch.samples.size()) - 1;
+      means_.push_back(mean_of(batch.samples));
+      errors_.push_back(standard_deviation_of(batch.samples) * std::sqrt(count - 1.0) / count);
       if (batch.samples.size() < 2) continue;
       double mean = 0.0;
       for (const double value : batch.samples) mean += std::log(value) / count;
@@ -136,11 +140,15 @@ class Resampler {
       if (samples.size() < kMinRunsAlone) {
         for (size_t k = 0; k < samples.size(); ++k) sum += pool_[random.index(pool_.size())];
         log_means[i] = log_means_[i] + sum / count;
+        continue;
+      }
+      if (samples.size() > kMaxRunsDrawn) {
+        sum = count * (means_[i] + errors_[i] * random.normal());
       } else {
         for (size_t k = 0; k < samples.size(); ++k) sum += samples[random.index(samples.size())];
-        const double deviation = std::log(sum / count) - log_means_[i];
-        log_means[i] = log_means_[i] + deviation * std::sqrt(count / (count - 1.0));
       }
+      const double deviation = std::log(sum / count) - log_means_[i];
+      log_means[i] = log_means_[i] + deviation * std::sqrt(count / (count - 1.0));
     }
   }
 
@@ -148,6 +156,8 @@ class Resampler {
   std::span<const BatchRuns> runs_;
   std::span<const double> log_means_;
   std::vector<double> pool_;
+  std::vector<double> means_;
+  std::vector<double> errors_;  // Deviations of a mean of as many draws.
   int64_t degrees_ = 0;
 };
 
@@ -214,7 +224,7 @@ TradeoffCurve fit_curve(std::span<const double> batches, std::span<const double>
 
 TradeoffFit fit_tradeoff(std::span<const BatchRuns> runs, const BootstrapOptions& options) {
   if (runs.size() < 2) {
-    throw UsageError(
+    throw InputError(
         "the fit needs runs at two batch sizes or more (three to tell how good it is), but there "
         "is only one.");
   }

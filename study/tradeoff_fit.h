@@ -48,9 +48,10 @@ struct BootstrapOptions {
 // Runs are resampled within each batch, deviations grown by sqrt(n / (n - 1)) and the interval by
 // the ratio of Student's t to the normal quantile at the pooled degrees of freedom, because the
 // plain percentile bootstrap covers too little at few runs. A batch of fewer than 10 runs borrows
-// the relative deviations of all batches; where every batch has one run, the residuals of the fit
-// serve, with (number of batches - 2) degrees of freedom. The interval is that of chance between
-// runs: it knows nothing of a wrong model or of learning rates that were not tuned.
+// the relative deviations of all batches, and of a batch of more than 100 the resampled mean is
+// drawn from the normal distribution that it has; where every batch has one run, the residuals of
+// the fit serve, with (number of batches - 2) degrees of freedom. The interval is that of chance
+// between runs: it knows nothing of a wrong model or of learning rates that were not tuned.
 struct TradeoffFit {
   TradeoffCurve curve;
   std::optional<Interval> e_min_interval;        // Absent: no two runs and no third batch.
@@ -62,7 +63,7 @@ struct TradeoffFit {
   std::optional<HeldOut> held_out;  // Absent for fewer than three batches.
 };
 
-// Throws UsageError for fewer than two batches.
+// Throws InputError for fewer than two batches.
 [[nodiscard]] TradeoffFit fit_tradeoff(std::span<const BatchRuns> runs,
                                        const BootstrapOptions& options = {});
 }  // namespace trireme

@@ -15,12 +15,12 @@ std::string names_of(const EvalMetrics& metrics) {
 }
 }  // namespace
 
-// What turns the metric into a number of which less is better.
+double metric_sign(std::string_view metric) { return metric == "clip_score" ? -1.0 : 1.0; }
+
 double MetricWatch::sign() const {
   const auto& early = config_.early_stopping;
-  const bool is_more = early.mode == MetricMode::kMax ||
-                       (early.mode == MetricMode::kAuto && early.metric == "clip_score");
-  return is_more ? -1.0 : 1.0;
+  if (early.mode == MetricMode::kAuto) return metric_sign(early.metric);
+  return early.mode == MetricMode::kMax ? -1.0 : 1.0;
 }
 
 void MetricWatch::note(const EvalMetrics& metrics) {

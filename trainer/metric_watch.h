@@ -1,11 +1,15 @@
 #pragma once
 #include <optional>
+#include <string_view>
 
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/config.h"
 #include "trainer/evaluate/eval_metrics.h"
 
 namespace trireme {
+
+// What turns a metric into a number of which less is better: 1, or -1 for clip_score.
+[[nodiscard]] double metric_sign(std::string_view metric);
 
 // What early_stopping.metric decides: whether the run stops early, and whether a step's checkpoint
 // is the best so far. Its memory is in the checkpoint, so a resumed run decides as an uninterrupted

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import time
@@ -76,6 +77,25 @@ def test_grid_report_and_restart(study):
     # The points are what `study fit` reads.
     fit = json.loads(tiny_run.run(0, "study", "fit", out / "runs.csv", "--where", "is_best=1", "--json").stdout)
     assert fit["noise_scale"] == pytest.approx(results["fit"]["noise_scale"], rel=1e-6)
+    # What plan predicts is of the machine that the runs recorded.
+    def predicted():
+        tiny_run.run(0, "study", file, "--report-only")
+        rows = json.loads((out / "results.json").read_text())["scaling"]
+        return [row["predicted_images_per_second"] for row in rows]
+
+    on_cpu = predicted()
+    assert all(rate > 0 for rate in on_cpu) and ">plan<" in page
+    records = {p: p.read_text() for p in (out / "runs").glob("*/provenance.jsonl")}
+    by_name = {}
+    for name in ("NVIDIA H100 80GB HBM3", "NVIDIA H100 PCIe", "NVIDIA A1000"):
+        for p, text in records.items():
+            gpus = f'"gpus":[{{"model":"{name}","mig_instances":0}}]'
+            p.write_text(re.sub(r'"gpus":\[.*?\]', gpus, text).replace('"device":"cpu"', '"device":"cuda:0"'))
+        by_name[name] = predicted()
+    assert by_name["NVIDIA H100 PCIe"] == by_name["NVIDIA A1000"] == [None] * 4
+    assert all(rate > 0 for rate in by_name["NVIDIA H100 80GB HBM3"]) and by_name["NVIDIA H100 80GB HBM3"] != on_cpu
+    for p, text in records.items():
+        p.write_text(text)
     # Nothing is done twice, whatever the study is called.
     before = {p: p.stat().st_mtime_ns for p in (out / "runs").glob("*/metrics.jsonl")}
     file.write_text(file.read_text().replace('name = "tiny"', 'name = "renamed"'))

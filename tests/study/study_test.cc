@@ -234,6 +234,7 @@ TEST(StudyAnalysisTest, CommonRandomNumbersSaveWhatTheyShare) {
   StudyOptions options = options_of(0.5);
   options.batch = {16};
   options.lr_factor = {1.0, 2.0};
+  options.ranks = {1, 2};  // Settings that differ in ranks only are no pair.
   options.seed.clear();
   for (int64_t seed = 1; seed <= 400; ++seed) options.seed.push_back(seed);
   std::vector<StudyRun> records;
@@ -274,6 +275,105 @@ TEST(StudyAnalysisTest, RanksGiveEfficiencyAndLossParity) {
   EXPECT_FALSE(analysis.scaling[1].weak_efficiency.has_value());
   EXPECT_DOUBLE_EQ(*analysis.scaling[3].weak_efficiency, 0.5);  // 64 on 4 ranks, as 16 on one.
   EXPECT_NEAR(*analysis.rank_loss_difference, 1e-3, 1e-9);
+}
+
+TEST(StudyAnalysisTest, BatchesAreComparedOnTheFewestRanks) {
+  StudyOptions options = options_of(0.5);
+  options.batch = {16, 64};
+  options.lr_factor = {1.0};
+  options.ranks = {1, 2};
+  options.keys = {{"optim.weight_decay", {"0.0", "0.1"}}};
+  std::vector<StudyRun> records;
+  for (const auto& run : expand_grid(options)) {
+    records.push_back(record_of(run, 1000.0, 100000.0));
+    StudyRun& record = records.back();
+    // On two ranks better by what rounding gives, for one of the batches.
+    if (run.ranks == 2 && run.batch == 16) record.evaluations.back().value *= 1.0 + 1e-7;
+    if (run.variant == "optim.weight_decay=0.1") record.images_per_second *= 10.0;
+    if (run.seed == 1) record.state = StudyRun::State::kUnfinished;
+    if (run.seed == 1) record.images_per_second *= 1e6;
+    if (run.seed == 2) record.state = StudyRun::State::kDiverged;
+    if (run.seed == 2) record.images_per_second *= 1e6;
+  }
+  const auto analysis = analyse_study(options, records);
+  ASSERT_EQ(analysis.batches.size(), 4U);
+  for (const auto& batch : analysis.batches) EXPECT_EQ(batch.best->ranks, 1);
+  EXPECT_EQ(analysis.batches[1].images_per_second, 100.0);
+  ASSERT_EQ(analysis.scaling.size(), 8U);
+  for (size_t i = 0; i < 8; ++i) {
+    const RankScaling& row = analysis.scaling[i];
+    EXPECT_EQ(row.variant, i < 4 ? "optim.weight_decay=0.0" : "optim.weight_decay=0.1");
+    EXPECT_DOUBLE_EQ(row.images_per_second,
+                     (i < 4 ? 100.0 : 1000.0) * std::sqrt(static_cast<double>(row.ranks)));
+  }
+}
+
+TEST(StudyAnalysisTest, SaysWhatIsWrongWithATarget) {
+  StudyOptions options = options_of(0.5);
+  const auto records = synthetic(options, 100.0);
+  options.target = 2.5;  // Runs start at 2.
+  EXPECT_THAT(analyse_study(options, records).verdict[0],
+              HasSubstr("study.target = 2.5 is met before the first step, where val_loss is 2."));
+  const auto page = study_to_html(options, analyse_study(options, records), records, {});
+  EXPECT_THAT(page, HasSubstr("met before the first step"));
+  options.target = -1e9;
+  EXPECT_THAT(analyse_study(options, records).verdict[0],
+              HasSubstr("no run reaches study.target = -1,000,000,000; the lowest val_loss is"));
+}
+
+TEST(StudyAnalysisTest, StepsAndSecondsHaveTheIntervalOfSamples) {
+  StudyOptions options = options_of(0.4);
+  options.target = 1.0;
+  const auto records = synthetic(options, 100.0);
+  const auto analysis = analyse_study(options, records);
+  const auto json = study_to_json(options, analysis, {})["batches"][1];
+  EXPECT_EQ(json["batch"], 32);
+  for (int end = 0; end < 2; ++end) {
+    const double samples = json["samples_to_target"]["interval"][end];
+    EXPECT_DOUBLE_EQ(json["steps_to_target_interval"][end], samples / 32.0);
+    EXPECT_NEAR(json["seconds_to_target_interval"][end], samples / 100.0, 1e-9 * samples);
+  }
+}
+
+TEST(StudyAnalysisTest, TheCriticalBatchNamesWhatWasNotTuned) {
+  StudyOptions options = options_of(0.5);
+  options.target = 1.0;
+  auto records = synthetic(options, 100.0);
+  EXPECT_THAT(analyse_study(options, records).verdict[0], Not(HasSubstr("edge")));
+  std::erase_if(records, [](const StudyRun& record) {
+    return record.spec.batch == 32 && record.spec.lr_factor > 1.0;
+  });
+  EXPECT_THAT(analyse_study(options, records).verdict[0],
+              HasSubstr("at the edge of those tried at batch 32.)"));
+}
+
+TEST(StudyAnalysisTest, MoreOfAClipScoreIsBetter) {
+  StudyOptions options = options_of(0.5);
+  options.metric = "clip_score";
+  options.batch = {16, 64};
+  options.lr_factor = {1.0, 2.0};
+  std::vector<StudyRun> records;
+  for (const auto& run : expand_grid(options)) {
+    StudyRun record = record_of(run, 1000.0, 100000.0);
+    record.sign = -1.0;
+    // From 10 up to 30, or to 20 at twice the rate.
+    const double gain = run.lr_factor > 1.0 ? 1.0 : 2.0;
+    for (auto& evaluation : record.evaluations) {
+      evaluation.value = 10.0 + gain * evaluation.samples / 10000.0;
+    }
+    EXPECT_FALSE(looks_diverged(record));
+    records.push_back(std::move(record));
+  }
+  const auto analysis = analyse_study(options, records);
+  EXPECT_EQ(analysis.target, 30.0);
+  ASSERT_EQ(analysis.batches.size(), 2U);
+  for (const auto& batch : analysis.batches) {
+    EXPECT_EQ(batch.best->lr_factor, 1.0);
+    EXPECT_NEAR(batch.samples->mean, 100000.0, 1.0);
+  }
+  EXPECT_THAT(analysis.verdict[2], HasSubstr("batches up to 64 come within 1 % of the highest"));
+  options.target = 25.0;
+  EXPECT_NEAR(analyse_study(options, records).batches[0].samples->mean, 75000.0, 1.0);
 }
 
 TEST(StudyReportTest, HoldsEverythingAndNothingInfinite) {

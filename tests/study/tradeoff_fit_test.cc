@@ -119,7 +119,18 @@ TEST(TradeoffFitTest, SaysWhereTheDataCannotTell) {
   EXPECT_FALSE(fit_tradeoff(two).noise_scale_interval.has_value());
   EXPECT_FALSE(fit_tradeoff(two).held_out.has_value());
   const std::vector<BatchRuns> one = {{8, {1000, 1100}}};
-  EXPECT_THROW((void)fit_tradeoff(one), UsageError);
+  EXPECT_THROW((void)fit_tradeoff(one), InputError);
+}
+
+// The rule for many runs must give the interval that resampling would.
+TEST(TradeoffFitTest, ManyRunsAreResampledByTheirMean) {
+  const auto some = synthetic({16, 64, 256}, 100, 0.3, 100.0, 3);
+  auto more = some;
+  for (auto& batch : more) batch.samples.push_back(mean_of(batch.samples));
+  const Interval drawn = *fit_tradeoff(some, {.num_draws = 4000}).noise_scale_interval;
+  const Interval normal = *fit_tradeoff(more, {.num_draws = 4000}).noise_scale_interval;
+  EXPECT_NEAR(normal.low / drawn.low, 1.0, 0.03);
+  EXPECT_NEAR(normal.high / drawn.high, 1.0, 0.03);
 }
 
 std::string message_of(std::string_view text, const PointsQuery& query = {}) {
@@ -142,7 +153,7 @@ TEST(PointsTest, ReadsQuotedFieldsCommentsAndFilters) {
   EXPECT_EQ(points.num_without_value, 1);
   const PointsQuery query{.samples_column = "samples",
                           .where = {parse_column_filter("batch!=16.0")}};
-  EXPECT_EQ(parse_points("batch,samples\n8,1\n16,2\n", "p.csv", query).num_runs, 1);
+  EXPECT_EQ(parse_points("batch,samples\n8,1\n16,2\n4,1\n", "p.csv", query).num_runs, 2);
 }
 
 TEST(PointsTest, NamesTheLineOfABadValue) {
@@ -153,6 +164,16 @@ TEST(PointsTest, NamesTheLineOfABadValue) {
   EXPECT_THAT(message_of("batch,samples\n8,\"1\n"), HasSubstr("no closing quote"));
   EXPECT_THAT(message_of(""), HasSubstr("is empty"));
   EXPECT_THAT(message_of("batch,samples\n"), HasSubstr("no line with a value"));
+  EXPECT_THAT(message_of("batch,samples,batch\n8,1,16\n"), HasSubstr("column 'batch' twice"));
+  EXPECT_THAT(message_of("batch,samples\n8,1\n16,1e308\n"),
+              HasSubstr("p.csv:3: samples is '1e308', which no training has"));
+  EXPECT_THAT(message_of("batch,samples\n8,1\n8,2\n"), HasSubstr("runs of one batch"));
+  EXPECT_THROW((void)parse_points("batch,samples\n8,1\n", "p.csv", {}), InputError);
+  const PointsQuery query{.samples_column = "samples", .where = {parse_column_filter("batch=8")}};
+  EXPECT_THROW((void)parse_points("batch,samples\n8,1\n16,2\n", "p.csv", query), UsageError);
+  std::string many = "batch,samples\n";
+  for (int i = 1; i < 300; ++i) many += std::to_string(i) + ",1\n";
+  EXPECT_THAT(message_of(many), HasSubstr("299 different batches"));
   EXPECT_THROW((void)parse_column_filter("round"), UsageError);
 }
 }  // namespace
