@@ -1,10 +1,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -110,12 +112,29 @@ double total_samples(const PlanArguments& arguments, const Config& config,
       "batch.global, or run.epochs and data that is on this machine.");
 }
 
-PlanInputs inputs_of(const PlanArguments& arguments) {
+double bytes_of(Precision precision) { return precision == Precision::kFp32 ? 4.0 : 2.0; }
+
+// As Trainer sets its reducer up.
+ReductionPlan reduction_of(const Config& config, const NetworkCost& network) {
+  const ParallelOptions& parallel = config.parallel;
+  ReductionPlan reduction{.buckets = plan_bucket_times(network, 0),
+                          .bytes_per_gradient = bytes_of(parallel.reduce_precision),
+                          .micro = config.batch.micro,
+                          .shards = parallel.shards};
+  if (parallel.shard_optimizer) reduction.mode = ReductionPlan::Mode::kShardOptimizer;
+  if (parallel.shards > 0 || parallel.reduce_precision != Precision::kFp32) {
+    reduction.sum = ReductionPlan::Sum::kAfterExchange;
+  }
+  return reduction;
+}
+
+PlanInputs inputs_of(const PlanArguments& arguments, Calibration& calibration) {
   const Config config = load(arguments.config).config;
   const fs::path file = model_config_file(config);
   const nlohmann::json model = read_json_object(file, "model config");
   const auto data = open_data(config);
   PlanInputs inputs;
+  inputs.config = config;
   inputs.network = count_network(model, file, input_of(arguments, model, data.get()));
   leave_trained(inputs.network, config);
   inputs.gpu = find_gpu(arguments.gpu_type);
@@ -126,32 +145,21 @@ PlanInputs inputs_of(const PlanArguments& arguments) {
     inputs.fabric.nic_gbps = network.nic_gbps;
     inputs.fabric.latency_scale = network.latency_scale;
   }
-  inputs.compute = preset_compute(inputs.gpu, inputs.network);
-  inputs.reduction.buckets = plan_bucket_times(inputs.network, 0);
-  if (config.parallel.shard_optimizer) {
-    inputs.reduction.mode = ReductionPlan::Mode::kShardOptimizer;
-  }
+  inputs.compute = preset_compute(inputs.gpu, inputs.network, config.parallel);
+  inputs.reduction = reduction_of(config, inputs.network);
   const bool has_ema = config.ema.decay > 0.0;
   inputs.memory = {.bytes_per_weight = 4.0,
-                   .bytes_per_trained = has_ema ? 8.0 : 4.0,
-                   .bytes_per_state = bytes_per_state(config.optim),
-                   .bytes_per_stored = config.parallel.precision == Precision::kFp32 ? 4.0 : 2.0,
-                   .micro = config.batch.micro};
+                   .bytes_per_trained = 4.0,
+                   .bytes_per_state = bytes_per_state(config.optim) + (has_ema ? 4.0 : 0.0),
+                   .bytes_per_stored = bytes_of(config.parallel.precision)};
   inputs.price_per_hour = arguments.price >= 0.0 ? arguments.price : inputs.gpu.price_per_hour;
   inputs.total_samples = total_samples(arguments, config, data.get());
-  inputs.global_batch = static_cast<double>(config.batch.global);
-  inputs.batch_per_rank = static_cast<double>(config.batch.per_rank);
   if (arguments.noise_scale > 0.0) {
     inputs.tradeoff = {.noise_scale = arguments.noise_scale, .e_min = arguments.e_min};
+    if (arguments.e_min == 0.0) settle_e_min(inputs, arguments.ranks);
   }
-  Calibration calibration;
-  for (const auto& name : arguments.calibration) read_calibration(name, calibration);
-  if (calibration.all_reduces.size() >= 2) {
-    inputs.fabric.num_ranks = calibration.all_reduce_ranks > 0
-                                  ? calibration.all_reduce_ranks
-                                  : std::min(8, inputs.fabric.ranks_per_node);
-    inputs.fabric = calibrate_fabric(inputs.fabric, calibration.all_reduces);
-  }
+  place_all_reduces(inputs.fabric, calibration);
+  inputs.fabric = calibrate_fabric(inputs.fabric, calibration.all_reduces);
   if (!calibration.steps.empty()) {
     inputs.compute =
         calibrate_compute(inputs.compute, inputs.reduction, inputs.fabric, calibration.steps);
@@ -175,12 +183,63 @@ std::string duration(double seconds) {
   return text;
 }
 
+std::string describe_best_batch(const PlanRow& row) {
+  if (row.best_batch == 0.0) {
+    return row.best_limit == BatchLimit::kMemory ? "none fits a rank's memory; lower batch.micro"
+                                                 : "none is possible on so many ranks";
+  }
+  const std::string found = format_count(std::llround(row.best_batch)) + ": target in " +
+                            duration(row.best_seconds) + ", " + format_rounded(row.best_cost) +
+                            " USD";
+  switch (row.best_limit) {
+    case BatchLimit::kNone:
+      return found;
+    case BatchLimit::kMemory:
+      return found + "; larger ones are faster, but need more memory: set batch.micro";
+    case BatchLimit::kNoiseScale:
+      return found + "; beyond " + format_number(kNoiseScalesKnown) +
+             " noise scales, where this trade-off is an extrapolation";
+  }
+  throw InternalError("a limit of the batch without words");
+}
+
+// What the calibration's measurements decide; the rest is presets.
+void print_calibration(const PlanInputs& inputs, const Calibration& calibration,
+                       ReportTable& table) {
+  const ComputeModel& compute = inputs.compute;
+  const std::string model = format_rounded(1e3 * compute.fixed_seconds) + " ms + " +
+                            format_rounded(1e3 * compute.seconds_per_sample) + " ms a sample, ";
+  const auto num_steps = static_cast<int64_t>(calibration.steps.size());
+  table.row("step model",
+            model + (num_steps > 0 ? "calibrated from " + format_plural(num_steps, "step")
+                                   : "a preset for " + std::string(inputs.gpu.name) +
+                                         ": calibrate it (--calibrate)"));
+  const Fabric& fabric = inputs.fabric;
+  const auto report = [&](const char* name, double gbps, double latency_scale, bool is_of_node) {
+    int64_t count = 0;
+    std::set<int> ranks;
+    for (const auto& point : calibration.all_reduces) {
+      if ((point.num_ranks <= fabric.ranks_per_node) != is_of_node) continue;
+      ++count;
+      ranks.insert(point.num_ranks);
+    }
+    if (count == 0) return;
+    std::string of;
+    for (const int number : ranks) of += (of.empty() ? "" : ", ") + std::to_string(number);
+    table.row(name, format_rounded(gbps) + " GB/s a rank, latency x " +
+                        format_rounded(latency_scale) + ", calibrated from " +
+                        format_plural(count, "all-reduce") + " of " + of + " ranks");
+  };
+  report("links of a node", fabric.links_gbps, fabric.links_latency_scale, true);
+  report("network", fabric.nic_gbps, fabric.latency_scale, false);
+}
+
 void print_row(const PlanInputs& inputs, const PlanRow& row, ReportTable& table) {
   table.heading(format_plural(row.num_ranks, "rank") + " on " +
                 format_plural(row.num_nodes, "node") + ", global batch " +
                 format_count(std::llround(row.global_batch)));
   if (!row.is_possible) {
-    table.note("not possible: fewer samples than ranks");
+    table.note("not possible: " + row.refusal);
   } else {
     const StepTime& step = row.step;
     const auto ms = [](double seconds) { return format_rounded(1e3 * seconds) + " ms"; };
@@ -192,20 +251,18 @@ void print_row(const PlanInputs& inputs, const PlanRow& row, ReportTable& table)
                                 percent(row.efficiency) + ", MFU " + percent(row.mfu));
     table.row("memory of a rank",
               format_bytes(static_cast<uint64_t>(row.memory_bytes)) +
-                  (row.fits ? "" : ": too much; lower batch.micro or use shard_optimizer"));
+                  (row.fits ? ""
+                            : ": too much; lower batch.micro, checkpoint activations or shard the "
+                              "optimizer"));
     table.row("whole training", duration(row.train_seconds) + ", " +
                                     format_rounded(row.train_seconds / 3600.0 * row.num_ranks) +
                                     " rank hours, " + format_rounded(row.cost) + " USD");
     table.row("next bottleneck", advice_on(row.bottleneck));
   }
-  if (inputs.tradeoff) {
-    table.row("best batch", format_count(std::llround(row.best_batch)) + ": target in " +
-                                duration(row.best_seconds) + ", " + format_rounded(row.best_cost) +
-                                " USD");
-  }
+  if (inputs.tradeoff) table.row("best batch", describe_best_batch(row));
 }
 
-void print_plan(const PlanArguments& arguments, const PlanInputs& inputs,
+void print_plan(const PlanInputs& inputs, const Calibration& calibration,
                 const std::vector<PlanRow>& rows) {
   ReportTable table;
   table.heading(inputs.network.class_name);
@@ -216,25 +273,39 @@ void print_plan(const PlanArguments& arguments, const PlanInputs& inputs,
                                    : std::string()));
   table.row("a sample", format_rounded(inputs.network.forward_flops() / 1e9) + " GFLOP forward, " +
                             format_rounded(inputs.network.training_flops() / 1e9) + " in training");
-  table.row("step model",
-            format_rounded(1e3 * inputs.compute.fixed_seconds) + " ms + " +
-                format_rounded(1e3 * inputs.compute.seconds_per_sample) + " ms a sample" +
-                (arguments.calibration.empty() ? ", a preset for " + std::string(inputs.gpu.name) +
-                                                     ": calibrate it (--calibrate)"
-                                               : ", calibrated"));
+  print_calibration(inputs, calibration, table);
+  if (inputs.tradeoff) {
+    const BatchTradeoff& tradeoff = *inputs.tradeoff;
+    table.row(
+        "E_min",
+        format_count(std::llround(tradeoff.e_min)) + " samples" +
+            (tradeoff.reference_batch > 0.0
+                 ? ", so that the training's " + format_count(std::llround(inputs.total_samples)) +
+                       " are right at batch " +
+                       format_count(std::llround(tradeoff.reference_batch)) + " (or give --e-min)"
+                 : std::string()));
+  }
   for (const auto& row : rows) print_row(inputs, row, table);
   table.print(std::cout);
 }
 
 int run_plan(const PlanArguments& arguments) {
-  const PlanInputs inputs = inputs_of(arguments);
+  Calibration calibration;
+  for (const auto& name : arguments.calibration) read_calibration(name, calibration);
+  const PlanInputs inputs = inputs_of(arguments, calibration);
   const auto rows = plan_rows(inputs, arguments.ranks);
   if (arguments.format == OutputFormat::kJson) {
     std::cout << plan_to_json(inputs, rows).dump(2) << '\n';
   } else {
-    print_plan(arguments, inputs, rows);
+    print_plan(inputs, calibration, rows);
   }
   return static_cast<int>(ExitCode::kDone);
+}
+
+// CLI11's ranges let NaN through.
+std::string require_number(const std::string& text) {
+  return std::isnan(std::strtod(text.c_str(), nullptr)) ? "'" + text + "' is not a number"
+                                                        : std::string();
 }
 
 void add_machine_options(CLI::App& verb, PlanArguments& arguments) {
@@ -255,22 +326,28 @@ void add_machine_options(CLI::App& verb, PlanArguments& arguments) {
       ->allow_extra_args(false)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   verb.add_option("--price", arguments.price, "US dollars a GPU and hour")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::NonNegativeNumber)
+      ->check(require_number);
 }
 
 void add_training_options(CLI::App& verb, PlanArguments& arguments) {
   verb.add_option("--samples", arguments.samples, "Samples of the whole training")
-      ->check(CLI::PositiveNumber);
-  verb.add_option("--noise-scale", arguments.noise_scale,
-                  "Critical batch (study fit): also find the best batch")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::PositiveNumber)
+      ->check(require_number);
+  auto* noise_scale = verb.add_option("--noise-scale", arguments.noise_scale,
+                                      "Critical batch (study fit): also find the best batch")
+                          ->check(CLI::PositiveNumber)
+                          ->check(require_number);
   verb.add_option("--e-min", arguments.e_min, "E_min of study fit, in samples")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::PositiveNumber)
+      ->check(require_number)
+      ->needs(noise_scale);
   verb.add_option("--size", arguments.size, "Latent size, where the data is not here")
       ->delimiter(',')
       ->expected(1, 2)
       ->type_name("HEIGHT,WIDTH");
-  verb.add_option("--text-tokens", arguments.text_tokens, "Text tokens of a sample");
+  verb.add_option("--text-tokens", arguments.text_tokens, "Text tokens of a sample")
+      ->check(CLI::Range(0, 1 << 20));
 }
 }  // namespace
 

@@ -7,7 +7,8 @@
 
 namespace trireme {
 
-enum class Collective { kAllReduce, kReduceScatter, kAllGather };
+// kExchange: each rank sends every other a slice of its own (all-to-all).
+enum class Collective { kAllReduce, kReduceScatter, kAllGather, kExchange };
 
 // The machines that take part.
 struct Fabric {
@@ -16,11 +17,10 @@ struct Fabric {
   int ranks_per_node = 8;  // Those behind one switch; the last node may have fewer.
   double links_gbps = 0.0;
   bool has_nvls = false;
-  double nic_gbps = 0.0;         // A rank.
-  double latency_scale = 1.0;    // Of a network hop.
-  int cores_per_node = 0;        // That ranks share; 0: none are shared.
-  double alpha_scale = 1.0;      // Calibration: of every latency,
-  double bandwidth_scale = 1.0;  // and of every bandwidth.
+  double nic_gbps = 0.0;             // A rank.
+  double latency_scale = 1.0;        // Of a network hop,
+  double links_latency_scale = 1.0;  // and of every other latency.
+  int cores_per_node = 0;            // That ranks share; 0: none are shared.
 
   [[nodiscard]] int num_nodes() const { return (num_ranks + ranks_per_node - 1) / ranks_per_node; }
   // Ranks that take turns on a core; 1 where none have to.
@@ -38,7 +38,7 @@ struct Fabric {
 [[nodiscard]] Fabric fabric_of(const GpuPreset& gpu);
 
 // How NCCL would do it. On CPU ranks: the one way of the shared-memory or MPI back end.
-enum class Algorithm { kNone, kRing, kTree, kNvls, kShared };
+enum class Algorithm { kNone, kRing, kTree, kNvls, kShared, kExchange };
 enum class Protocol { kLl, kLl128, kSimple };
 [[nodiscard]] std::string_view algorithm_name(Algorithm algorithm);
 [[nodiscard]] std::string_view protocol_name(Protocol protocol);
@@ -52,7 +52,9 @@ struct CollectiveTime {
 
 // Time of one collective on `bytes` a rank: the fastest of ring, tree and in-switch reduction under
 // NCCL's three protocols, t = latency + bytes / bandwidth, with the constants of NCCL's tuning.cc
-// (hop latencies by link kind, bandwidth factors by protocol). 0 for one rank.
+// (hop latencies by link kind, bandwidth factors by protocol). Of an exchange NCCL has no model:
+// one hop's latency, then what stays in the node over its links while the rest leaves by the rank's
+// own NIC. 0 for one rank.
 [[nodiscard]] CollectiveTime collective_time(const Fabric& fabric, Collective kind, double bytes);
 
 // 2 (P - 1) / P x bytes / t in GB/s, as nccl-tests prints it.
@@ -62,8 +64,10 @@ struct CollectiveTime {
 struct MeasuredAllReduce {
   double bytes = 0.0;
   double bus_gbps = 0.0;
+  int num_ranks = 0;  // 0: as many as the fabric's.
 };
-// `fabric` with alpha_scale and bandwidth_scale that fit the measurements best (least squares of
-// log bandwidth). REQUIRES: two measurements of different size.
+// `fabric` with latencies and bandwidths that fit the measurements best (least squares of log
+// bandwidth; no bandwidth beyond the fabric's): those of the links from measurements on one node,
+// then those of the network from the others. REQUIRES: of either kind none, or two different sizes.
 [[nodiscard]] Fabric calibrate_fabric(Fabric fabric, std::span<const MeasuredAllReduce> measured);
 }  // namespace trireme

@@ -31,14 +31,14 @@ const Preset& find_preset(const std::vector<Preset>& presets, std::string_view n
 const std::vector<GpuPreset>& gpu_presets() {
   using enum GpuGeneration;
   static const std::vector<GpuPreset> kPresets = {
-      {"a100", kAmpere, 312, 80, 2039, 240, 8, false, 25, 0.28, 30, 2.0},
-      {"h100", kHopper, 989, 80, 3350, 370.8, 8, true, 50, 0.37, 26, 3.0},
-      {"h200", kHopper, 989, 141, 4800, 370.8, 8, true, 50, 0.38, 26, 3.8},
-      {"b200", kBlackwell, 2250, 180, 8000, 721.8, 8, true, 50, 0.34, 17, 5.5},
-      {"gb200", kBlackwell, 2500, 186, 8000, 721.8, 72, true, 50, 0.33, 18, 7.0},
+      {"a100", kAmpere, 312, 156, 19.5, 80, 2039, 240, 8, false, 25, 0.28, 30, 2.0},
+      {"h100", kHopper, 989, 494.5, 67, 80, 3350, 370.8, 8, true, 50, 0.37, 26, 3.0},
+      {"h200", kHopper, 989, 494.5, 67, 141, 4800, 370.8, 8, true, 50, 0.38, 26, 3.8},
+      {"b200", kBlackwell, 2250, 1125, 75, 180, 8000, 721.8, 8, true, 50, 0.34, 17, 5.5},
+      {"gb200", kBlackwell, 2500, 1250, 80, 186, 8000, 721.8, 72, true, 50, 0.33, 18, 7.0},
       // Ranks on the cores of this machine: calibrate (docs/plan.md). Links: gradients resident in
       // shared memory, two ranks (docs/bench.md's machine).
-      {"cpu", kHost, 0.1, 8, 20, 17, 1 << 20, false, 1.25, 0.5, 5, 0.05,
+      {"cpu", kHost, 0.1, 0.1, 0.1, 8, 20, 17, 1 << 20, false, 1.25, 0.5, 5, 0.05,
        static_cast<int>(std::thread::hardware_concurrency())},
   };
   return kPresets;

@@ -15,6 +15,8 @@ struct GpuPreset {
   std::string_view name;
   GpuGeneration generation = GpuGeneration::kHopper;
   double peak_tflops = 0.0;         // Dense 16-bit matrix products.
+  double peak_tf32_tflops = 0.0;    // Dense, inputs rounded to TF32.
+  double peak_fp32_tflops = 0.0;    // Without tensor cores.
   double memory_gb = 0.0;           // 1e9 bytes.
   double memory_gbps = 0.0;         // GB/s
   double links_gbps = 0.0;          // Bus bandwidth of a ring within a node, GB/s a GPU.

@@ -1,5 +1,8 @@
 #include "study/network_cost.h"
 
+#include <algorithm>
+#include <map>
+
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -66,10 +69,28 @@ double NetworkCost::training_flops() const {
   return sum;
 }
 
+double NetworkCost::recomputed_flops() const {
+  double sum = 0.0;
+  for (const auto& layer : layers) sum += layer.block >= 0 ? 2.0 * layer.macs : 0.0;
+  return sum;
+}
+
 double NetworkCost::stored_elements() const {
   double sum = 0.0;
   for (const auto& layer : layers) sum += layer.stored;
   return sum;
+}
+
+double NetworkCost::checkpointed_elements() const {
+  double kept = 0.0;
+  std::map<int, double> in_block;
+  for (const auto& layer : layers) {
+    kept += layer.block_input;
+    (layer.block >= 0 ? in_block[layer.block] : kept) += layer.stored;
+  }
+  double largest = 0.0;
+  for (const auto& [block, elements] : in_block) largest = std::max(largest, elements);
+  return kept + largest;
 }
 
 NetworkCost count_network(const nlohmann::json& config, const std::filesystem::path& file,

@@ -22,6 +22,11 @@ struct LayerCost {
   enum class Weight { kTrained, kFrozen } weight = Weight::kTrained;
   int64_t fan_in = 0;                // Inputs that make one output, in a product with a weight.
   std::vector<int64_t> frozen = {};  // Elements of the tensors that are there but not trained.
+  // What computes its product: in float32 not at the same speed.
+  enum class Kernel { kMatrix, kConvolution } kernel = Kernel::kMatrix;
+  // Which of the parts that activation checkpointing computes again it is in; -1: in none.
+  int block = -1;
+  double block_input = 0.0;  // A block's first layer: elements that are kept for the block.
   [[nodiscard]] double backward_macs() const {
     return (input == Input::kHidden ? macs : 0.0) + (weight == Weight::kTrained ? macs : 0.0);
   }
@@ -37,8 +42,11 @@ struct NetworkCost {
   // As PyTorch's FlopCounterMode counts: two a multiply-add of matrix products and convolutions
   // (attention's too), nothing else.
   [[nodiscard]] double forward_flops() const;
-  [[nodiscard]] double training_flops() const;  // Forward and backward.
+  [[nodiscard]] double training_flops() const;    // Forward and backward.
+  [[nodiscard]] double recomputed_flops() const;  // Of activation checkpointing.
   [[nodiscard]] double stored_elements() const;
+  // With activation checkpointing: blocks' inputs, one block's activations, and what is in none.
+  [[nodiscard]] double checkpointed_elements() const;
 };
 
 // One sample's inputs.

@@ -33,19 +33,50 @@ double golden_minimum(Function f, double low, double high) {
   return 0.5 * (low + high);
 }
 
-// When the last bucket's reduction ends, counted from backward's start.
-double reduce_end(const ReductionPlan& reduction, const Fabric& fabric, double backward_seconds,
-                  double& comm_seconds) {
-  const bool is_sharded = reduction.mode == ReductionPlan::Mode::kShardOptimizer;
-  const Collective kind = is_sharded ? Collective::kReduceScatter : Collective::kAllReduce;
-  double end = 0.0;
-  for (const auto& bucket : reduction.buckets) {
-    const double bytes = reduction.bytes_per_gradient * static_cast<double>(bucket.num_elements);
-    const double seconds = collective_time(fabric, kind, bytes).seconds;
-    end = std::max(end, bucket.ready_share * backward_seconds) + seconds;
-    comm_seconds += seconds;
+// Collectives on the buckets' gradients, one after another.
+class GradientTraffic {
+ public:
+  GradientTraffic(const ReductionPlan& reduction, const Fabric& fabric)
+      : reduction_(reduction), fabric_(fabric) {}
+
+  void add(Collective kind, const BucketTime& bucket) {
+    const double bytes = reduction_.bytes_per_gradient * static_cast<double>(bucket.num_elements);
+    const double seconds = collective_time(fabric_, kind, bytes).seconds;
+    end_ += seconds;
+    total_ += seconds;
   }
-  return end;
+  void wait_until(double time) { end_ = std::max(end_, time); }
+  [[nodiscard]] double end() const { return end_; }
+  [[nodiscard]] double total() const { return total_; }
+
+ private:
+  const ReductionPlan& reduction_;
+  const Fabric& fabric_;
+  double end_ = 0.0;
+  double total_ = 0.0;
+};
+
+// From the start of the step's last backward pass. Exchanged slices are summed, and sent on, when
+// the bucket that comes `kExchangesAhead` later is full (trainer/reduce/gradient_reducer.cc).
+GradientTraffic reduce_gradients(const ReductionPlan& reduction, const Fabric& fabric,
+                                 double backward_seconds) {
+  constexpr size_t kExchangesAhead = 2;
+  const auto& buckets = reduction.buckets;
+  const bool gathers = reduction.sum == ReductionPlan::Sum::kAfterExchange &&
+                       reduction.mode == ReductionPlan::Mode::kAllReduce;
+  GradientTraffic traffic(reduction, fabric);
+  for (size_t i = 0; i < buckets.size(); ++i) {
+    traffic.wait_until(buckets[i].ready_share * backward_seconds);
+    if (gathers && i >= kExchangesAhead) {
+      traffic.add(Collective::kAllGather, buckets[i - kExchangesAhead]);
+    }
+    traffic.add(reduction.collective(), buckets[i]);
+  }
+  const size_t num_late = gathers ? std::min(buckets.size(), kExchangesAhead) : 0;
+  for (size_t i = buckets.size() - num_late; i < buckets.size(); ++i) {
+    traffic.add(Collective::kAllGather, buckets[i]);
+  }
+  return traffic;
 }
 
 double gather_seconds(const ReductionPlan& reduction, const Fabric& fabric) {
@@ -91,26 +122,45 @@ ComputeModel with_fixed(ComputeModel compute, double fixed_seconds, const Reduct
 }
 }  // namespace
 
+Collective ReductionPlan::collective() const {
+  if (sum == Sum::kAfterExchange) return Collective::kExchange;
+  return mode == Mode::kShardOptimizer ? Collective::kReduceScatter : Collective::kAllReduce;
+}
+
+double ReductionPlan::samples_per_pass(int num_ranks, double samples_per_rank) const {
+  double samples = samples_per_rank;
+  if (micro > 0) {
+    samples = static_cast<double>(micro);
+  } else if (shards > 0) {
+    samples = samples_per_rank * num_ranks / static_cast<double>(shards);
+  }
+  return std::min(samples, samples_per_rank);
+}
+
 StepTime predict_step(const ComputeModel& compute, const ReductionPlan& reduction,
                       const Fabric& fabric, double samples_per_rank) {
   check(samples_per_rank > 0.0, "a rank has samples");
   const double turns = fabric.ranks_per_core();
   const double work = compute.seconds_per_sample * samples_per_rank * turns;
   StepTime time;
-  time.forward_seconds = work / 3.0;
-  time.backward_seconds = 2.0 * work / 3.0;
+  time.forward_seconds = work * compute.forward_share;
+  time.backward_seconds = work - time.forward_seconds;
   time.fixed_seconds = compute.fixed_seconds * turns;
   if (fabric.num_ranks == 1) return time;
   time.straggler_seconds = (work + time.fixed_seconds) * compute.jitter *
                            std::sqrt(2.0 * std::log(static_cast<double>(fabric.num_ranks)));
-  const double end = reduce_end(reduction, fabric, time.backward_seconds, time.comm_seconds);
+  const double pass =
+      reduction.samples_per_pass(fabric.num_ranks, samples_per_rank) / samples_per_rank;
+  const double backward = pass * time.backward_seconds;
+  const GradientTraffic traffic = reduce_gradients(reduction, fabric, backward);
+  time.comm_seconds = traffic.total();
   time.comm_exposed_seconds =
-      fabric.can_overlap() ? std::max(0.0, end - time.backward_seconds) : time.comm_seconds;
+      fabric.can_overlap() ? std::max(0.0, traffic.end() - backward) : time.comm_seconds;
   if (reduction.mode == ReductionPlan::Mode::kShardOptimizer) {
     const double gather = gather_seconds(reduction, fabric);
     time.comm_seconds += gather;
     time.comm_exposed_seconds +=
-        fabric.can_overlap() ? std::max(0.0, gather - time.forward_seconds) : gather;
+        fabric.can_overlap() ? std::max(0.0, gather - pass * time.forward_seconds) : gather;
   }
   return time;
 }

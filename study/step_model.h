@@ -8,11 +8,12 @@
 
 namespace trireme {
 
-// Time of one rank's computation: t(b) = fixed + b x per_sample for b samples a step; a third of
-// the second part is forward, two thirds backward.
+// Time of one rank's computation: t(b) = fixed + b x per_sample for b samples a step, of whose
+// second part forward takes its share and backward the rest.
 struct ComputeModel {
   double fixed_seconds = 0.0;  // Launches, optimizer, whatever does not grow with the batch.
   double seconds_per_sample = 0.0;
+  double forward_share = 1.0 / 3.0;
   double jitter = 0.0;  // Relative deviation of a rank's time from step to step.
 };
 
@@ -22,6 +23,15 @@ struct ReductionPlan {
   double bytes_per_gradient = 4.0;
   double bytes_per_parameter = 4.0;  // Gathered, with a sharded optimizer.
   enum class Mode { kAllReduce, kShardOptimizer } mode = Mode::kAllReduce;
+  // Who adds: the collective, or each rank, of the slices that all others send it; the sums are
+  // then gathered, where the optimizer is not sharded.
+  enum class Sum { kInCollective, kAfterExchange } sum = Sum::kInCollective;
+  // Samples of a backward pass, of whose step only the last communicates; 0: the global batch /
+  // shards, or all of a rank's.
+  int64_t micro = 0;
+  int64_t shards = 0;
+  [[nodiscard]] Collective collective() const;  // The one that gradients take first.
+  [[nodiscard]] double samples_per_pass(int num_ranks, double samples_per_rank) const;
 };
 
 // Where a step's time goes.
@@ -39,10 +49,10 @@ struct StepTime {
 };
 
 // A step of `samples_per_rank` (may be a fraction, for a what-if). Buckets are reduced one after
-// another, each from when it is full; the gather of a sharded optimizer's parameters hides behind
-// the next forward pass. Where ranks occupy all cores they communicate instead of computing, and
-// where there are more of them than cores they take turns. The slowest of P ranks takes jitter x
-// sqrt(2 ln P) longer than the mean (largest of P normals).
+// another, each from when the last backward pass has filled it; the gather of a sharded optimizer's
+// parameters hides behind the next step's first forward pass. Where ranks occupy all cores they
+// communicate instead of computing, and where there are more of them than cores they take turns.
+// The slowest of P ranks takes jitter x sqrt(2 ln P) longer than the mean (largest of P normals).
 [[nodiscard]] StepTime predict_step(const ComputeModel& compute, const ReductionPlan& reduction,
                                     const Fabric& fabric, double samples_per_rank);
 

@@ -51,13 +51,17 @@ void append_adapter(const LayerCost& layer, int64_t rank, std::vector<LayerCost>
                     .stored = layer.stored,
                     .input = layer.input,
                     .fan_in = layer.fan_in,
-                    .frozen = {}});
+                    .frozen = {},
+                    .kernel = layer.kernel,
+                    .block = layer.block});
   layers.push_back({.name = layer.name + ".lora_B",
                     .parameters = {outputs * rank},
                     .macs = width * static_cast<double>(outputs) * rows,
                     .stored = width * rows,
                     .fan_in = rank,
-                    .frozen = {}});
+                    .frozen = {},
+                    .kernel = layer.kernel,
+                    .block = layer.block});
 }
 
 void add_adapter(std::vector<LayerCost>& layers, const AdapterOptions& options) {

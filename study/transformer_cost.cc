@@ -58,6 +58,7 @@ void joint_block(CostBuilder& build, const std::string& name, const JointBlock& 
   const int64_t d = block.d;
   const bool is_updated = block.text_stream == JointBlock::Text::kUpdated;
   const bool has_second = block.second == JointBlock::Second::kImageOnly;
+  build.begin_block(static_cast<double>(d * (block.image + block.text)));
   build.linear(name + ".norm1.linear", d, has_second ? 9 * d : 6 * d, 1);
   build.linear(name + ".norm1_context.linear", d, is_updated ? 6 * d : 2 * d, 1);
   build.activation(name + ".norm1", d, block.image + block.text);
@@ -87,6 +88,7 @@ void joint_block(CostBuilder& build, const std::string& name, const JointBlock& 
 // Attention and feed-forward side by side on one sequence, behind one output projection.
 void parallel_block(CostBuilder& build, const std::string& name, const Width& width, int64_t rows) {
   const int64_t d = width.channels();
+  build.begin_block(static_cast<double>(d * rows));
   build.linear(name + ".norm.linear", d, 3 * d, 1);
   build.activation(name + ".norm", d, rows);
   build.linear(name + ".proj_mlp", d, 4 * d, rows);
@@ -124,6 +126,7 @@ void text_embedding(CostBuilder& build, ConfigReader& reader, int64_t width, int
 
 // A modulated norm, and the projection to patches of `patch_size` values each.
 void output(CostBuilder& build, const JointBlock& block, int64_t patch_size) {
+  build.end_blocks();
   build.linear("norm_out.linear", block.d, 2 * block.d, 1);
   build.linear("proj_out", block.d, patch_size, block.image);
 }
@@ -142,6 +145,7 @@ std::vector<LayerCost> dit_layers(ConfigReader& reader, const InputShape& input)
   const int64_t num_layers = reader.integer("num_layers", 28, 1, kMaxLayers);
   for (int64_t i = 0; i < num_layers; ++i) {
     const std::string name = "transformer_blocks." + std::to_string(i);
+    build.begin_block(static_cast<double>(d * rows));
     embedding(build, name + ".norm1.emb.timestep_embedder", kTimeChannels, d);
     build.table(name + ".norm1.emb.class_embedder", (classes + 1) * d);
     build.linear(name + ".norm1.linear", d, 6 * d, 1);
@@ -152,6 +156,7 @@ std::vector<LayerCost> dit_layers(ConfigReader& reader, const InputShape& input)
     build.activation(name + ".norm3", d, rows);
     feed_forward(build, name + ".ff", d, rows);
   }
+  build.end_blocks();
   // The output's modulation comes from the first block's embedding, computed again.
   build.linear("proj_out_1", d, 2 * d, 1);
   build.linear("proj_out_2", d, patch * patch * channels.out, rows);

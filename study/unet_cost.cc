@@ -32,6 +32,7 @@ class UNetCounter {
     for (size_t i = 0; i < config_.down_blocks.size(); ++i) down(i);
     middle();
     for (size_t i = 0; i < config_.up_blocks.size(); ++i) up(i);
+    build_.end_blocks();
     build_.norm("conv_norm_out", channels_, grid_.rows());
     build_.activation("conv_act", channels_, grid_.rows());
     build_.convolution("conv_out", channels_, config_.out_channels, config_.conv_out_kernel,
@@ -74,6 +75,19 @@ class UNetCounter {
     build_.convolution(name + ".conv2", out, out, 3, rows, rows);
     if (in != out) build_.convolution(name + ".conv_shortcut", in, out, 1, rows, rows);
     channels_ = out;
+  }
+
+  static double elements(int64_t channels, const Grid& grid) {
+    return static_cast<double>(channels) * static_cast<double>(grid.rows());
+  }
+
+  // Of the skips that a block takes.
+  [[nodiscard]] double skip_elements(int64_t num_skips) const {
+    double sum = 0.0;
+    for (auto skip = skips_.end() - num_skips; skip != skips_.end(); ++skip) {
+      sum += elements(skip->channels, skip->grid);
+    }
+    return sum;
   }
 
   enum class Context { kHidden, kText };
@@ -121,6 +135,7 @@ class UNetCounter {
   void down(size_t index) {
     const UNetBlockConfig& block = config_.down_blocks[index];
     const std::string name = "down_blocks." + std::to_string(index);
+    build_.begin_block(0.0);  // Its input is a skip, which an up block's inputs count.
     for (int64_t i = 0; i < block.num_layers; ++i) {
       resnet(name + ".resnets." + std::to_string(i), channels_, block.channels);
       attend(name, block, i);
@@ -138,6 +153,7 @@ class UNetCounter {
 
   void middle() {
     if (config_.mid_block == MidBlock::kNone) return;
+    build_.begin_block(0.0);  // Likewise.
     const int64_t channels = config_.mid.channels;
     resnet("mid_block.resnets.0", channels_, channels);
     if (config_.mid_block != MidBlock::kCrossAttention) return;
@@ -148,6 +164,7 @@ class UNetCounter {
   void up(size_t index) {
     const UNetBlockConfig& block = config_.up_blocks[index];
     const std::string name = "up_blocks." + std::to_string(index);
+    build_.begin_block(elements(channels_, grid_) + skip_elements(block.num_layers));
     for (int64_t i = 0; i < block.num_layers; ++i) {
       resnet(name + ".resnets." + std::to_string(i), channels_ + skips_.back().channels,
              block.channels);

@@ -256,15 +256,15 @@ TEST(PlanTest, ALargerBatchPaysOnlyUpToTheCriticalOne) {
   inputs.fabric = fabric_of(inputs.gpu, 1);
   inputs.compute = preset_compute(inputs.gpu, inputs.network);
   inputs.reduction.buckets = plan_bucket_times(inputs.network, 0);
-  inputs.memory = {.bytes_per_weight = 4,
-                   .bytes_per_trained = 4,
-                   .bytes_per_state = 8,
-                   .bytes_per_stored = 2};
+  inputs.memory = {
+      .bytes_per_weight = 4, .bytes_per_trained = 4, .bytes_per_state = 8, .bytes_per_stored = 2};
   inputs.total_samples = 1e6;
-  inputs.global_batch = 512;
+  inputs.config.batch.global = 512;
+  inputs.config.parallel.precision = Precision::kBf16;
   inputs.price_per_hour = 2.0;
   inputs.tradeoff = BatchTradeoff{.noise_scale = 2000.0, .e_min = 0.0};
   const std::array<int, 3> ranks = {8, 64, 1024};
+  settle_e_min(inputs, ranks);
   const auto rows = plan_rows(inputs, ranks);
   EXPECT_NEAR(rows[0].samples_per_second * rows[0].step.total(), 512.0, 1e-6);
   EXPECT_NEAR(rows[0].train_seconds, 1e6 / rows[0].samples_per_second, 1e-6);
@@ -315,7 +315,7 @@ TEST(CalibrationTest, ReadsTheAllReducesOfBench) {
     {"group": "all_reduce", "name": "all_reduce:1000000", "seconds": {"median": 0.001, "low": 0, "high": 1}}]})",
       "bench.json", calibration);
   ASSERT_EQ(calibration.all_reduces.size(), 1U);
-  EXPECT_EQ(calibration.all_reduce_ranks, 4);
+  EXPECT_EQ(calibration.all_reduces[0].num_ranks, 4);
   EXPECT_NEAR(calibration.all_reduces[0].bus_gbps, 1.5, 1e-12);  // 2 x 3/4 of 1 GB/s.
   EXPECT_THROW(parse_calibration("{}", "bench.json", calibration), InputError);
 }
