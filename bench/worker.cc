@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <iostream>
 #include <string>
+#include <string_view>
 
 #include "bench/cases.h"
 #include "bench/workload.h"
@@ -11,6 +12,8 @@
 
 namespace trireme::bench {
 namespace {
+constexpr std::string_view kAlone = "alone/";  // Before a case that rank 0 measures by itself.
+
 void answer(double value) {
   std::printf("BENCH %.9g\n", value);
   std::fflush(stdout);
@@ -24,6 +27,9 @@ void serve(MpiEnvironment& mpi, const std::filesystem::path& folder) {
     if (mpi.rank() == 0) std::getline(std::cin, name);
     mpi.broadcast_string(name);
     if (name.empty()) return;
+    const bool is_alone = name.starts_with(kAlone);
+    if (is_alone) name.erase(0, kAlone.size());
+    if (is_alone && mpi.rank() != 0) continue;
     const double seconds = cases.measure(name);
     if (mpi.rank() == 0) answer(seconds);
   }

@@ -177,8 +177,8 @@ TEST(StudyAnalysisTest, TheLargestLosslessBatchGrowsFromForkToFork) {
     StudyRun record = record_of(run, 1000.0, 640.0);
     // Early, a doubled batch costs 3 %; later 0.6 %. A seed's own part cancels.
     const double cost = run.start.samples == 1600 ? 0.03 : 0.006;
-    record.evaluations.back().value = (run.seed == 7 ? 0.5 : 0.6) *
-                                      (1.0 + cost * std::log2(static_cast<double>(run.batch) / 16));
+    record.evaluations.back().value =
+        (run.seed == 7 ? 0.5 : 0.6) * (1.0 + cost * std::log2(static_cast<double>(run.batch) / 16));
     records.push_back(std::move(record));
   }
   const auto analysis = analyse_study(options, records);
