@@ -10,6 +10,8 @@ import tiny_run
 @pytest.mark.parametrize("group, names, peers", [
     ("checkpoint", ["checkpoint"], [["torch.save and fsync"]]),
     ("loader", ["loader", "noise"], [["h5py"], ["torch.randn"]]),
+    ("optimizer", ["alone/optimizer", "optimizer"],
+     2 * [["torch::optim::AdamW", "torch::optim::AdamW, one tensor", "PyTorch, fused AdamW"]]),
 ])
 def test_a_group_gives_figures_and_ratios(tmp_path, group, names, peers):
     file = tmp_path / "bench.json"
