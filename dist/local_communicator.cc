@@ -1,11 +1,11 @@
 #include "dist/local_communicator.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+
+#include <sys/mman.h>
 
 #include "core/error.h"
 #include "dist/collective_checks.h"

@@ -143,12 +143,12 @@ std::string settings_changed(const Config& now, const Config& then, const std::s
 [[noreturn]] void throw_no_metric(const std::string& metric, const StudyRun& record) {
   std::string names;
   for (const auto& name : record.evaluated) names += (names.empty() ? "" : ", ") + name;
-  throw UsageError(
-      "study.metric = \"" + metric + "\" is not among what run " + record.spec.name +
-      " evaluates, which is " +
-      (names.empty() ? "nothing. Give CONFIG validation data (data.validation or "
-                       "data.validation_fraction)."
-                     : names + ". Choose one of these; the run goes on from its checkpoint."));
+  throw UsageError("study.metric = \"" + metric + "\" is not among what run " + record.spec.name +
+                   " evaluates, which is " +
+                   (names.empty()
+                        ? "nothing. Give CONFIG validation data (data.validation or "
+                          "data.validation_fraction)."
+                        : names + ". Choose one of these; the run goes on from its checkpoint."));
 }
 }  // namespace
 
@@ -160,8 +160,7 @@ fs::path StudyRunner::runs_dir() const { return fs::path(options_.directory()) /
 fs::path StudyRunner::run_dir(const RunSpec& run) const { return runs_dir() / run.name; }
 
 Config StudyRunner::config_of(const RunSpec& run) const {
-  LoadedConfig loaded =
-      load_config(options_.config_of(run.start), run.sets, run_dir(run).string());
+  LoadedConfig loaded = load_config(options_.config_of(run.start), run.sets, run_dir(run).string());
   ResolvedObjective resolved = resolve_objective(loaded.config, loaded.keys_set);
   loaded.config.objective = resolved.objective;
   loaded.config.noise = std::move(resolved.noise);

@@ -43,8 +43,8 @@ std::string run_dir_of(const Config& config) {
 }
 
 bool depends_on_length(const LrScheduleOptions& schedule) {
-  const bool ends = schedule.name != LrScheduleName::kConstant &&
-                    schedule.name != LrScheduleName::kInverseSqrt;
+  const bool ends =
+      schedule.name != LrScheduleName::kConstant && schedule.name != LrScheduleName::kInverseSqrt;
   return ends || schedule.warmup_fraction > 0;
 }
 
@@ -97,10 +97,11 @@ void agree_on_configuration(MpiEnvironment& mpi, const Config& config) {
   for (const ConfigKey& key : config_schema()) {
     lines += std::string(key.name) + " = " + toml_text(key.get(config)) + "\n";
   }
-  agree_on_lines(mpi, lines, "configurations",
-                 "Give all ranks the same file and --set; [objective] and [noise] follow "
-                 "scheduler/scheduler_config.json beside model.weights, of which that host may have "
-                 "another copy.");
+  agree_on_lines(
+      mpi, lines, "configurations",
+      "Give all ranks the same file and --set; [objective] and [noise] follow "
+      "scheduler/scheduler_config.json beside model.weights, of which that host may have "
+      "another copy.");
 }
 
 // What is wrong with a small dataset is known before the first step; of a large one training itself

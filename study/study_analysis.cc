@@ -52,8 +52,8 @@ std::optional<double> worst_batch_target(const std::vector<Setting>& settings, d
   for (const auto& setting : settings) {
     if (setting.finals.size() < setting.runs.size() || setting.finals.empty()) continue;
     // The worst over seeds, so that each of them reaches it.
-    const double value = sign * (sign > 0.0 ? std::ranges::max(setting.finals)
-                                            : std::ranges::min(setting.finals));
+    const double value =
+        sign * (sign > 0.0 ? std::ranges::max(setting.finals) : std::ranges::min(setting.finals));
     const auto [found, is_new] = lowest.try_emplace(setting.batch, value);
     if (!is_new) found->second = std::min(found->second, value);
   }

@@ -41,7 +41,7 @@ struct BatchResult {
   double best_lr = 0.0;
   enum class Edge { kInside, kLow, kHigh } edge = Edge::kInside;  // Whether the best is at one.
   double images_per_second = 0.0;  // Median of the finished best runs; 0: unknown.
-  double noise_scale = 0.0;  // Median over the second half of the best runs; 0: not measured.
+  double noise_scale = 0.0;        // Median over the second half of the best runs; 0: not measured.
 
   // To target, from `samples`; seconds at that median.
   [[nodiscard]] std::optional<MeanInterval> steps() const;
@@ -94,7 +94,7 @@ struct StudyAnalysis {
   std::optional<CommonNumbers> common_rates;    // those of one batch,
   std::optional<CommonNumbers> common_batches;  // and those of different batches.
   std::vector<LargestLossless> lossless;        // By variant, of those with finished runs.
-  std::vector<RankScaling> scaling;  // By variant, batch, ranks.
+  std::vector<RankScaling> scaling;             // By variant, batch, ranks.
   // Largest relative difference of a step's loss between runs that differ in ranks only; absent
   // where there are none.
   std::optional<double> rank_loss_difference;

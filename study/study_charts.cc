@@ -264,8 +264,9 @@ Chart StudyCharts::throughput() const {
 
 Chart StudyCharts::efficiency() const {
   Chart chart{.title = "Efficiency",
-              .note = "Of a rank, against the fewest ranks: lines at the same batch (strong), "
-                      "points at the same share of it (weak).",
+              .note =
+                  "Of a rank, against the fewest ranks: lines at the same batch (strong), "
+                  "points at the same share of it (weak).",
               .x = {.label = "ranks", .scale = Scale::kLog2},
               .y = {.low = 0.0, .format = ChartAxis::Format::kPercent}};
   std::map<int64_t, ChartSeries> lines;

@@ -132,11 +132,10 @@ class StudyPage {
                     .rows = {}};
     if (has_noise_scale()) table.header.emplace_back("noise scale");
     for (const auto& batch : analysis_.batches) {
-      const bool is_at_start =
-          analysis_.target_from != StudyAnalysis::TargetFrom::kNone &&
-          std::ranges::any_of(batch.best->runs, [this](const StudyRun* run) {
-            return run->starts_at(analysis_.target);
-          });
+      const bool is_at_start = analysis_.target_from != StudyAnalysis::TargetFrom::kNone &&
+                               std::ranges::any_of(batch.best->runs, [this](const StudyRun* run) {
+                                 return run->starts_at(analysis_.target);
+                               });
       std::string samples = is_at_start ? "met before the first step" : "not reached";
       std::string steps;
       std::string seconds;
@@ -152,19 +151,18 @@ class StudyPage {
       const std::string name =
           std::to_string(batch.batch) + (batch.variant.empty() ? "" : " (" + batch.variant + ")");
       table.rows.push_back(
-          {.cells = {
-               {name, Look::kNumber},
-               {format_rounded(batch.best_lr) +
-                    (batch.edge == BatchResult::Edge::kInside ? "" : " (edge)"),
-                Look::kNumber},
-               {samples, Look::kNumber},
-               {steps, Look::kNumber},
-               {seconds, Look::kNumber},
-               {batch.final_value
-                    ? with_interval(batch.final_value->mean, batch.final_value->interval)
-                    : "none",
-                Look::kNumber},
-               {efficiency, Look::kNumber}}});
+          {.cells = {{name, Look::kNumber},
+                     {format_rounded(batch.best_lr) +
+                          (batch.edge == BatchResult::Edge::kInside ? "" : " (edge)"),
+                      Look::kNumber},
+                     {samples, Look::kNumber},
+                     {steps, Look::kNumber},
+                     {seconds, Look::kNumber},
+                     {batch.final_value
+                          ? with_interval(batch.final_value->mean, batch.final_value->interval)
+                          : "none",
+                      Look::kNumber},
+                     {efficiency, Look::kNumber}}});
       if (!has_noise_scale()) continue;
       const bool is_measured = batch.noise_scale > 0.0;
       table.rows.back().cells.push_back(
@@ -181,16 +179,15 @@ class StudyPage {
                     .rows = {}};
     for (const auto& batch : analysis_.batches) {
       table.rows.push_back(
-          {.cells = {
-               {batch.variant},
-               {std::to_string(batch.batch), Look::kNumber},
-               {batch.over_smallest ? percent_with_interval(*batch.over_smallest) : "",
-                Look::kNumber},
-               {batch.final_value
-                    ? with_interval(batch.final_value->mean, batch.final_value->interval)
-                    : "none",
-                Look::kNumber},
-               {format_rounded(batch.best->lr), Look::kNumber}}});
+          {.cells = {{batch.variant},
+                     {std::to_string(batch.batch), Look::kNumber},
+                     {batch.over_smallest ? percent_with_interval(*batch.over_smallest) : "",
+                      Look::kNumber},
+                     {batch.final_value
+                          ? with_interval(batch.final_value->mean, batch.final_value->interval)
+                          : "none",
+                      Look::kNumber},
+                     {format_rounded(batch.best->lr), Look::kNumber}}});
     }
     page_.table(table);
   }

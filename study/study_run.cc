@@ -48,8 +48,7 @@ void add_line(const nlohmann::json& line, const std::string& metric, StudyRun& r
       if (name != "kind" && name != "step") record.evaluated.push_back(name);
     }
     if (!line.contains(metric)) return;
-    const double step =
-        number_of(line, "step", 0.0) - static_cast<double>(record.spec.start.step);
+    const double step = number_of(line, "step", 0.0) - static_cast<double>(record.spec.start.step);
     record.evaluations.push_back({.samples = step * static_cast<double>(record.spec.batch),
                                   .value = number_of(line, metric, kNaN)});
   }

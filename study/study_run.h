@@ -17,10 +17,10 @@ struct StudyRun {
 
   struct Evaluation {
     double samples = 0.0;  // Since the run's start.
-    double value = 0.0;  // Of the study's metric; not finite where null.
+    double value = 0.0;    // Of the study's metric; not finite where null.
   };
-  std::vector<Evaluation> evaluations;   // Those that have the metric.
-  std::vector<std::string> evaluated;    // Names of what the newest evaluation holds.
+  std::vector<Evaluation> evaluations;  // Those that have the metric.
+  std::vector<std::string> evaluated;   // Names of what the newest evaluation holds.
   struct Step {
     double samples = 0.0;
     double loss = 0.0;

@@ -133,8 +133,7 @@ ordered_json study_to_json(const StudyOptions& options, const StudyAnalysis& ana
     json["common_random_numbers"]["same_batch"] = common_to_json(analysis.common_rates);
     json["common_random_numbers"]["other_batch"] = common_to_json(analysis.common_batches);
   }
-  json["largest_lossless_batch"] =
-      analysis.lossless.empty() ? 0 : analysis.lossless.front().batch;
+  json["largest_lossless_batch"] = analysis.lossless.empty() ? 0 : analysis.lossless.front().batch;
   json["lossless"] = ordered_json::array();
   for (const auto& [variant, batch] : analysis.lossless) {
     json["lossless"].push_back({{"variant", variant}, {"largest_batch", batch}});
@@ -142,17 +141,17 @@ ordered_json study_to_json(const StudyOptions& options, const StudyAnalysis& ana
   json["scaling"] = ordered_json::array();
   for (size_t i = 0; i < analysis.scaling.size(); ++i) {
     const auto& row = analysis.scaling[i];
-    json["scaling"].push_back({{"variant", row.variant},
-                               {"batch", row.batch},
-                               {"ranks", row.ranks},
-                               {"images_per_second", row.images_per_second},
-                               {"efficiency", row.efficiency},
-                               {"weak_efficiency", row.weak_efficiency
-                                                       ? ordered_json(*row.weak_efficiency)
-                                                       : ordered_json(nullptr)},
-                               {"predicted_images_per_second",
-                                i < predicted.size() ? ordered_json(predicted[i].images_per_second)
-                                                     : ordered_json(nullptr)}});
+    json["scaling"].push_back(
+        {{"variant", row.variant},
+         {"batch", row.batch},
+         {"ranks", row.ranks},
+         {"images_per_second", row.images_per_second},
+         {"efficiency", row.efficiency},
+         {"weak_efficiency",
+          row.weak_efficiency ? ordered_json(*row.weak_efficiency) : ordered_json(nullptr)},
+         {"predicted_images_per_second", i < predicted.size()
+                                             ? ordered_json(predicted[i].images_per_second)
+                                             : ordered_json(nullptr)}});
   }
   json["rank_loss_difference"] = analysis.rank_loss_difference
                                      ? ordered_json(*analysis.rank_loss_difference)

@@ -156,8 +156,8 @@ std::string equal_samples_sentence(const StudyOptions& options, int64_t batch) {
   std::snprintf(text, sizeof(text),
                 "at equal samples (%s), batches up to %lld come within %.3g %% of the %s %s.",
                 format_rounded(static_cast<double>(options.budget_samples)).c_str(),
-                static_cast<long long>(batch), 100.0 * options.tolerance,
-                best_word(options.metric), options.metric.c_str());
+                static_cast<long long>(batch), 100.0 * options.tolerance, best_word(options.metric),
+                options.metric.c_str());
   return text;
 }
 

@@ -12,7 +12,7 @@ namespace {
 constexpr double kRangeFactor = 1024.0;  // How far beyond the batches the noise scale is searched.
 constexpr int kNumCoarse = 64;
 constexpr int kNumGolden = 40;
-constexpr size_t kMinRunsAlone = 10;  // Fewer, and a batch borrows the deviations of all.
+constexpr size_t kMinRunsAlone = 10;   // Fewer, and a batch borrows the deviations of all.
 constexpr size_t kMaxRunsDrawn = 100;  // Of more, the mean of as many draws is a normal number.
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 

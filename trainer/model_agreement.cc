@@ -51,12 +51,13 @@ void agree_on_data(MpiEnvironment& mpi, const LatentDataset* dataset, const Draw
 
 void agree_on_session(MpiEnvironment& mpi, const Session& session) {
   agree_on_model(mpi, session.model->resolved_config(), session.model->all_parameters());
-  agree_on_lines(mpi,
-                 scheduler_config_json(session.config.noise, session.config.objective.prediction,
-                                       session.sampling),
-                 "scheduler configs",
-                 "Every rank must read the same one: look at scheduler/scheduler_config.json beside "
-                 "model.weights on each host, and start again.");
+  agree_on_lines(
+      mpi,
+      scheduler_config_json(session.config.noise, session.config.objective.prediction,
+                            session.sampling),
+      "scheduler configs",
+      "Every rank must read the same one: look at scheduler/scheduler_config.json beside "
+      "model.weights on each host, and start again.");
   agree_on_data(mpi, session.dataset.get(), session.draw, "data.train");
   agree_on_data(mpi, session.validation_files.get(), session.draw, "data.validation");
   agree_on_data(mpi, session.prior.get(), session.prior_draw, "data.prior");

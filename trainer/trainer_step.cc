@@ -265,17 +265,17 @@ void Trainer::note_noise(const StepMessage::Content& content, StepResult& result
 }
 
 // The first rank with a loss or gradient that is not finite, and its samples; empty where a step
-// only stands out. All ranks know which
-// pieces these are; whose losses they are, only that rank. Collective.
+// only stands out. All ranks know which pieces these are; whose losses they are, only that rank.
+// Collective.
 std::string Trainer::locate_divergence(const StepInFlight& flight,
                                        const StepMessage::Content& content) {
   const bool is_sum_finite = std::isfinite(content.squared_norm);
   std::vector<int64_t> bad;  // Pieces; of one alone the sum is its gradient.
   for (int64_t piece = 0; piece < plan_.num_pieces; ++piece) {
     const auto index = static_cast<size_t>(piece);
-    const bool is_finite = std::isfinite(content.piece_losses[index]) &&
-                           (plan_.num_pieces == 1 ? is_sum_finite
-                                                  : std::isfinite(content.piece_squares[index]));
+    const bool is_finite =
+        std::isfinite(content.piece_losses[index]) &&
+        (plan_.num_pieces == 1 ? is_sum_finite : std::isfinite(content.piece_squares[index]));
     if (!is_finite) bad.push_back(piece);
   }
   if (bad.empty()) {

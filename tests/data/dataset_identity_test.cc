@@ -45,7 +45,9 @@ for name, latent in ('many', None), ('many_other', 1):
 
 class DatasetIdentityTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() { fixtures_ = std::make_unique<test::PythonFixtures>(kIdentityScript); }
+  static void SetUpTestSuite() {
+    fixtures_ = std::make_unique<test::PythonFixtures>(kIdentityScript);
+  }
   static void TearDownTestSuite() { fixtures_.reset(); }
   void SetUp() override {
     if (!fixtures_->works()) GTEST_SKIP() << "no Python with h5py";
@@ -71,7 +73,8 @@ TEST_F(DatasetIdentityTest, AnotherScalingCountLatentOrTextIsAnother) {
     EXPECT_NE(identity("one"), identity(name)) << name;
   }
   EXPECT_THAT(identity("scaling"), testing::HasSubstr("scaling_factor = 0.25"));
-  EXPECT_THAT(identity("count"), testing::HasSubstr("5 latents (sample, float32) of shape (1, 2, 2)"));
+  EXPECT_THAT(identity("count"),
+              testing::HasSubstr("5 latents (sample, float32) of shape (1, 2, 2)"));
 }
 
 TEST_F(DatasetIdentityTest, RowsThatAreNotReadTellByTheChecksumsOfTheFile) {

@@ -45,7 +45,8 @@ std::unique_ptr<at::ObserverContext> before_operator(const at::RecordFunction& f
   std::ostringstream line;
   line.precision(17);
   line << function.name();
-  const bool sets_scalar = line.str() == "aten::fill_" && function.inputs()[0].toTensor().dim() == 0;
+  const bool sets_scalar =
+      line.str() == "aten::fill_" && function.inputs()[0].toTensor().dim() == 0;
   if (!sets_scalar) {
     for (const at::IValue& input : function.inputs()) describe(line, input);
   }
@@ -73,10 +74,12 @@ TORCH_LIBRARY_IMPL(aten, Meta, library) {
     out.resize_(values.sizes());
     return out;
   });
-  library.impl("where.self", [](const at::Tensor& condition, const at::Tensor& values,
-                                const at::Tensor& others) -> at::Tensor {
-    return at::empty(at::infer_size(condition.sizes(), values.sizes()), values.options());
-  });
+  library.impl("where.self",
+               [](const at::Tensor& condition, const at::Tensor& values,
+                  const at::Tensor& others) -> at::Tensor {
+                 return at::empty(at::infer_size(condition.sizes(), values.sizes()),
+                                  values.options());
+               });
 }
 
 // Two groups: other rates and no decay for the bias.
@@ -134,8 +137,7 @@ TEST(RecordedStepTest, TheMovingAverageTakesNoNumberOfTheStep) {
   ema.update(1, grad_scale);
   const auto second = operators_of([&] { ema.update(2, grad_scale); });
   EXPECT_THAT(second, testing::Not(testing::IsEmpty()));
-  EXPECT_THAT(operators_of([&] { ema.update(3, grad_scale); }),
-              testing::ElementsAreArray(second));
+  EXPECT_THAT(operators_of([&] { ema.update(3, grad_scale); }), testing::ElementsAreArray(second));
 }
 
 // The recorder sees a number that does change.

@@ -38,8 +38,8 @@ class ConfigReader {
   // The value, or nullptr where the key is absent.
   [[nodiscard]] const nlohmann::json* find(std::string_view key);
 
-  // What each key that was asked for came to, its value or its default, "key = value" a line by key:
-  // equal for configs that mean the same.
+  // What each key that was asked for came to, its value or its default, "key = value" a line by
+  // key: equal for configs that mean the same.
   [[nodiscard]] std::string resolved() const;
 
   // Throws for a key that was not asked for, unless it starts with '_' or holds null or false.

@@ -49,8 +49,8 @@ class AdafactorOptimizer final : public Optimizer {
     for (size_t group = 0; group < groups_.size(); ++group) {
       const double rate = lr * groups_[group].lr_multiplier;
       const double decay = weight_decay_ * groups_[group].decay_multiplier;
-      scalars_.set(group, {std::min(rate, 1 / std::sqrt(s)), 1 - rate * decay,
-                           std::pow(s, kBeta2Decay)});
+      scalars_.set(group,
+                   {std::min(rate, 1 / std::sqrt(s)), 1 - rate * decay, std::pow(s, kBeta2Decay)});
     }
     for (auto& tensor : tensors_) {
       if (!tensor.is_held) continue;

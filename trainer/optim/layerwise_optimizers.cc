@@ -126,9 +126,7 @@ class LarsOptimizer final : public LayerwiseOptimizer {
       : LayerwiseOptimizer(options, buckets, ranges, {"momentum_buffer"}) {}
 
  protected:
-  [[nodiscard]] std::vector<double> scalars_of(int64_t, double lr) const override {
-    return {lr};
-  }
+  [[nodiscard]] std::vector<double> scalars_of(int64_t, double lr) const override { return {lr}; }
   void update(const std::vector<at::Tensor>& scalars, double weight_decay, at::Tensor params,
               at::Tensor grads, std::vector<at::Tensor>& state) const override {
     const at::Tensor& lr = scalars[0];

@@ -14,7 +14,7 @@ namespace trireme {
 namespace internal {
 class FlatState;
 class StepScalars;
-}
+}  // namespace internal
 
 // A parameter's place in a flat buffer.
 struct FlatSegment {

@@ -61,9 +61,9 @@ TEST(ModelAgreementTest, AnotherBucketPlanIsRefusedOnAllRanksAndNamed) {
                      is_last ? BucketPlan{{2, 1}, {0}} : BucketPlan{{2}, {1, 0}});
   });
   const std::string last = std::to_string(world().world_size() - 1);
-  expect_last_rank_is_told(text,
-                           AllOf(HasSubstr("gradient buckets"), HasSubstr("rank 0 has 'b' in bucket 1"),
-                                 HasSubstr("rank " + last + " has 'b' in bucket 0")));
+  expect_last_rank_is_told(
+      text, AllOf(HasSubstr("gradient buckets"), HasSubstr("rank 0 has 'b' in bucket 1"),
+                  HasSubstr("rank " + last + " has 'b' in bucket 0")));
 }
 
 TEST(ModelAgreementTest, AnotherShapeIsRefusedOnAllRanksAndNamed) {
@@ -103,8 +103,8 @@ TEST(ModelAgreementTest, AnotherConfigurationIsRefusedOnAllRanksAndItsKeyNamed) 
 
 TEST(ModelAgreementTest, AnotherCheckpointIsRefusedOnAllRanksAndItsFileNamed) {
   if (world().world_size() == 1) GTEST_SKIP() << "one rank agrees with itself";
-  const auto folder = std::filesystem::temp_directory_path() /
-                      ("trireme_agreement_" + std::to_string(getpid()));
+  const auto folder =
+      std::filesystem::temp_directory_path() / ("trireme_agreement_" + std::to_string(getpid()));
   std::filesystem::create_directories(folder);
   const bool is_last = world().rank() == world().world_size() - 1;
   std::ofstream(folder / "optimizer.safetensors") << (is_last ? "other" : "equal");
@@ -112,8 +112,8 @@ TEST(ModelAgreementTest, AnotherCheckpointIsRefusedOnAllRanksAndItsFileNamed) {
   std::ofstream(folder / Manifest::kFileName) << manifest_json(manifest);
   const std::string text = complaint([&](bool) { agree_on_checkpoint(world(), folder); });
   std::filesystem::remove_all(folder);
-  expect_last_rank_is_told(text, AllOf(HasSubstr("checkpoints"),
-                                       HasSubstr("optimizer.safetensors with SHA-256")));
+  expect_last_rank_is_told(
+      text, AllOf(HasSubstr("checkpoints"), HasSubstr("optimizer.safetensors with SHA-256")));
 }
 }  // namespace
 }  // namespace trireme

@@ -143,8 +143,8 @@ struct Chain {
   }
 };
 
-// A step of the chain with a bucket a layer, in which collectives begin when `releases_needed` says;
-// every gradient is a release. What happened in it, in order; checks the sums.
+// A step of the chain with a bucket a layer, in which collectives begin when `releases_needed`
+// says; every gradient is a release. What happened in it, in order; checks the sums.
 std::vector<std::string> log_of_step(Communicator& real, Mode mode,
                                      test::RecordingCommunicator::MayBegin releases_needed) {
   test::RecordingCommunicator comm(real, std::move(releases_needed));
@@ -227,8 +227,8 @@ TEST(GradientReducerTest, BackwardGoesOnWhileDelayedTreesAreExchanged) {
     finish(bucket);
   }
   for (const int gather : gathers) expected.push_back("wait " + std::to_string(gather));
-  const auto log = log_of_step(*comm, Mode::kTree,
-                               [&](int collective) { return needed[static_cast<size_t>(collective)]; });
+  const auto log = log_of_step(
+      *comm, Mode::kTree, [&](int collective) { return needed[static_cast<size_t>(collective)]; });
   EXPECT_THAT(log, testing::ElementsAreArray(expected)) << "on rank " << comm->rank();
 }
 
