@@ -149,18 +149,25 @@ class Cases:
 
 def rank_main(rank, arguments, port):
     import torch
+    import torch.distributed as dist
 
     torch.set_num_threads(1)
     if arguments.ranks > 1:
-        import torch.distributed as dist
-
         os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
         dist.init_process_group("gloo", rank=rank, world_size=arguments.ranks)
     if arguments.first_step:
         loss = Training(arguments.folder, False, arguments.ranks).step()
         if rank == 0:
             answer(loss)
-        return
+    else:
+        serve(rank, arguments)
+    if arguments.ranks > 1:
+        dist.destroy_process_group()  # Its threads would outlive the interpreter.
+
+
+def serve(rank, arguments):
+    import torch.distributed as dist
+
     cases = Cases(arguments.folder, rank, arguments.ranks)
     while True:
         name = [sys.stdin.readline().strip() if rank == 0 else None]
