@@ -234,12 +234,16 @@ void Trainer::judge(const StepInFlight& flight, const StepMessage::Content& cont
     return;
   }
   keep_last_weights(flight.step, reason);
-  throw DivergedError(
-      "training diverged at step " + step + ": " +
-      (place.empty() ? "every number is finite, but stands out" : place) + " (" + guard_.reason() +
-      "). The data is finite, and the update was not made: the weights are those of the step "
-      "before. Look at these samples; lower optim.lr, set optim.max_grad_norm, or lengthen "
-      "lr_schedule.warmup_steps, and go on from the last checkpoint.");
+  // Agreed, so that ranks wait for rank 0's record of the end however long it takes.
+  mpi_.run_on_all_ranks([&] {
+    throw DivergedError(
+        "training diverged at step " + step + ": " +
+        (place.empty() ? "every number is finite, but stands out" : place) + " (" +
+        guard_.reason() +
+        "). The data is finite, and the update was not made: the weights are those of the step "
+        "before. Look at these samples; lower optim.lr, set optim.max_grad_norm, or lengthen "
+        "lr_schedule.warmup_steps, and go on from the last checkpoint.");
+  });
 }
 
 void Trainer::note_noise(const StepMessage::Content& content, StepResult& result) {

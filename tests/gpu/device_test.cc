@@ -21,7 +21,7 @@ MpiEnvironment* environment = nullptr;  // Set by main(), which owns it.
 class GpuTest : public testing::Test {
  protected:
   void SetUp() override {
-    if (!torch::cuda::is_available()) GTEST_SKIP() << "no GPU";
+    if (!torch::cuda::is_available()) GTEST_SKIP() << "skipped: no GPU";
   }
   static std::unique_ptr<Communicator> connect() {
     return make_communicator(*environment, {.backend = Backend::kNccl,

@@ -11,7 +11,7 @@ def has_gpu():
     return os.path.exists("/dev/nvidia0") and "cuda" in os.environ.get("TRIREME_BUILD", "")
 
 
-pytestmark = pytest.mark.skipif(not has_gpu(), reason="no GPU, or not the CUDA build")
+pytestmark = pytest.mark.skipif(not has_gpu(), reason="skipped: no GPU, or not the CUDA build")
 
 
 @pytest.fixture(scope="module")
