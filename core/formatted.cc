@@ -19,6 +19,10 @@ std::string formatted(const char* format, ...) {
   return text;
 }
 
+std::string checksum_text(uint64_t checksum) {
+  return formatted("%016llx", static_cast<unsigned long long>(checksum));
+}
+
 double unsigned_nan(double value) noexcept {
   return std::isnan(value) ? std::numeric_limits<double>::quiet_NaN() : value;
 }

@@ -13,10 +13,6 @@ namespace trireme {
 namespace {
 constexpr int64_t kSamplesRead = 64;
 
-std::string checksum_text(uint64_t checksum) {
-  return "checksum " + formatted("%016llx", static_cast<unsigned long long>(checksum));
-}
-
 // Of what the data says of a batch; noise and timesteps follow from the configuration.
 std::string checksum_of(const LatentBatch& batch) {
   std::vector<std::byte> content;
@@ -29,7 +25,7 @@ std::string checksum_of(const LatentBatch& batch) {
   add(batch.pooled_prompt_embeds);
   add(batch.add_time_ids);
   add(batch.labels);
-  return checksum_text(XXH3_64bits(content.data(), content.size()));
+  return "checksum " + checksum_text(XXH3_64bits(content.data(), content.size()));
 }
 
 std::string describe(const LatentFileSummary::Bucket& bucket) {
@@ -38,7 +34,7 @@ std::string describe(const LatentFileSummary::Bucket& bucket) {
                      std::to_string(bucket.shape.height) + ", " +
                      std::to_string(bucket.shape.width) + ")";
   for (const auto& companion : bucket.companions) text += ", " + companion;
-  if (bucket.checksum) text += "; " + checksum_text(*bucket.checksum);
+  if (bucket.checksum) text += "; checksum " + checksum_text(*bucket.checksum);
   return text;
 }
 

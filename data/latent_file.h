@@ -29,8 +29,8 @@ struct LatentBucket {
   std::optional<hdf5::StoredArray> ids = std::nullopt;
   std::optional<hdf5::StoredArray> add_time_ids = std::nullopt;
   std::optional<hdf5::StoredArray> xxh3 = std::nullopt;
-  std::vector<int64_t> checksums =
-      {};  // The rows of xxh3, of up to 2^20 samples; beyond, read as needed.
+  // The rows of xxh3, of up to 2^20 samples; beyond, read as needed.
+  std::vector<int64_t> checksums = {};
 };
 
 // One latent file (docs/dataset_format.md), opened and validated: attributes, links, types, shapes,

@@ -21,7 +21,6 @@
 #include "launcher/verbs.h"
 #include "trainer/checkpoint/checkpoint.h"
 #include "trainer/model_agreement.h"
-#include "trainer/reduce/checksum.h"
 #include "trainer/trainer.h"
 
 namespace trireme {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/formatted.h"
 #include "data/dataset_identity.h"
 #include "dist/line_agreement.h"
 #include "trainer/checkpoint/manifest.h"

@@ -8,7 +8,6 @@
 #include "core/formatted.h"
 #include "core/log.h"
 #include "trainer/progress_line.h"
-#include "trainer/reduce/checksum.h"
 #include "trainer/time_report.h"
 
 namespace trireme {

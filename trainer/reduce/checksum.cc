@@ -2,7 +2,6 @@
 
 #include <bit>
 
-#include "core/formatted.h"
 #include "trainer/torch_api.h"
 
 // The loop below is worth vectorising at -O2 as well.
@@ -67,9 +66,5 @@ at::Tensor replica_checksum(const std::vector<FlatBucket>& buckets,
   }
   return checksum_of(buckets, own, what) * int64_t{3 - 2 * num_ranks} +
          (checksum_of(buckets, before, what) + checksum_of(buckets, after, what)) * int64_t{2};
-}
-
-std::string checksum_text(uint64_t checksum) {
-  return formatted("%016llx", static_cast<unsigned long long>(checksum));
 }
 }  // namespace trireme

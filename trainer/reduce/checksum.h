@@ -1,6 +1,5 @@
 #pragma once
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -24,7 +23,4 @@ enum class Checksummed { kParameters, kGradients };
 [[nodiscard]] at::Tensor replica_checksum(const std::vector<FlatBucket>& buckets,
                                           const std::vector<FlatRange>& own, int num_ranks,
                                           Checksummed what);
-
-// "0123456789abcdef"
-[[nodiscard]] std::string checksum_text(uint64_t checksum);
 }  // namespace trireme
